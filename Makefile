@@ -1,0 +1,49 @@
+# make demo | test | check | bench | hub | space | clean | distclean
+# Variables: SOURCE="log.csv anima.db" (real logs to learn from), HUB=URL (publish there instead of locally),
+# RECIPE=recipes/demo.yaml, OUT=artifacts/demo, PYTHON=python3.
+
+PYTHON ?= python3
+RECIPE ?= recipes/demo.yaml
+OUT ?= artifacts/demo
+SOURCE ?=
+HUB ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+
+.PHONY: demo test check format bench hub space setup clean distclean
+
+demo: setup
+	@$(PY) -m recipes.run --recipe $(RECIPE) --out $(OUT) $(foreach s,$(SOURCE),--source $(s)) $(if $(HUB),--hub $(HUB))
+
+test: setup
+	@$(PY) -m pytest
+
+check: setup
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+format: setup
+	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/ruff check --fix .
+
+bench: setup
+	@$(PY) -m benchmarks.run --out artifacts/bench.json
+
+hub: setup
+	@$(PY) -m recipes.local_hub --recipe $(RECIPE)
+
+space: setup
+	@$(PY) -m recipes.space --recipe $(RECIPE) --out $(OUT)
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt recipes/setup.sh
+	@bash recipes/setup.sh $(PYTHON) $(VENV)
+
+clean:
+	rm -rf artifacts dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+distclean: clean
+	rm -rf .venv .venv-device

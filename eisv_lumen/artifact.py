@@ -1,0 +1,348 @@
+"""Artifact folders: what every stage writes, and what the next stage, the Hub and the device verify.
+
+An artifact is a folder with a `manifest.json`, its payload, a `metrics.json`, and later a `README.md` card.
+It is built in a work folder beside it and appears under its final name only when it is complete:
+
+    with artifact.build(out, kind="dataset", configuration=config, inputs=[recording], seed=0) as work:
+        if work is not None:            # None: the folder stands already, from the same inputs
+            ...write into work.folder; long stages keep checkpoints in work.scratch...
+            work.metrics = {...}
+
+The work folder's name carries the build's identity, so a killed stage finds its own checkpoints and no others.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Self
+
+from eisv_lumen.errors import ArtifactError, ResourceError
+
+SCHEMA_VERSION = 1
+MANIFEST, METRICS, CARD = "manifest.json", "metrics.json", "README.md"
+_RECORDED_LIBRARIES = (
+    "numpy",
+    "pyarrow",
+    "torch",
+    "transformers",
+    "peft",
+    "datasets",
+    "onnx",
+    "onnxruntime",
+    "optimum",
+    "huggingface_hub",
+)
+_PLACE_UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_BYTES_NEEDED = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` says of a folder.
+
+    Attributes:
+        kind: `recording`, `dataset`, `base`, `teacher`, `student` or `space`.
+        files: Per path inside the folder: `{"sha256": hex, "size": bytes}`; all but manifest and card.
+        inputs: Per input name: sha256 of its manifest, or of the file itself.
+        configuration: The settings of the stage, as plain JSON.
+        generation: Number of the training generation; `parent` is the version it grew from.
+        data_delta_sha256: Hash of the data added since the parent generation.
+    """
+
+    kind: str
+    files: dict[str, dict[str, Any]]
+    inputs: dict[str, str] = field(default_factory=dict)
+    configuration: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    libraries: dict[str, str] = field(default_factory=dict)
+    generation: int = 0
+    parent: str | None = None
+    data_delta_sha256: str | None = None
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def identity(self) -> str:
+        """sha256 over what determines the content: kind, schema, inputs, configuration, seed, generation."""
+        return identity_of(
+            self.kind,
+            self.configuration,
+            self.inputs,
+            self.seed,
+            self.generation,
+            self.parent,
+            self.schema_version,
+        )
+
+    @classmethod
+    def read(cls, folder: Path, *, kind: str | None = None) -> Self:
+        """The manifest of an artifact folder.
+
+        Raises:
+            ArtifactError: No manifest, an unreadable one, or one of another kind.
+        """
+        path = Path(folder) / MANIFEST
+        try:
+            manifest = cls(**json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ArtifactError(
+                found=f"{path}: {type(error).__name__}",
+                expected="a complete artifact folder with a manifest.json",
+                next="build it again with the stage that makes it (make demo runs them all)",
+            ) from error
+        if kind is not None and manifest.kind != kind:
+            raise ArtifactError(
+                found=f"{folder} is a {manifest.kind}",
+                expected=f"a {kind}",
+                next=f"pass the {kind} folder instead",
+            )
+        return manifest
+
+
+@dataclass
+class Work:
+    """A build in progress: write the payload into `folder`, keep resumable state in `scratch`."""
+
+    folder: Path
+    scratch: Path
+    metrics: dict[str, Any] | None = None
+
+
+def identity_of(
+    kind: str,
+    configuration: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    seed: int | None,
+    generation: int = 0,
+    parent: str | None = None,
+    schema_version: int = SCHEMA_VERSION,
+) -> str:
+    """sha256 hex of everything that determines an artifact's content."""
+    return hashlib.sha256(
+        canonical_json([kind, schema_version, dict(configuration), dict(inputs), seed, generation, parent])
+    ).hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """One byte string per JSON value: sorted keys, no spaces, UTF-8, no NaN."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON for people: indented, keys in the order given, newline at the end; atomically."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    partial.replace(path)
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 hex of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """`{path: {sha256, size}}` of every file in a folder but its manifest and card, sorted by path."""
+    paths = sorted(p for p in Path(folder).rglob("*") if p.is_file() and p.name not in (MANIFEST,))
+    return {
+        name: {"sha256": sha256_file(path), "size": path.stat().st_size}
+        for path in paths
+        if (name := path.relative_to(folder).as_posix()) != CARD
+    }
+
+
+def input_hash(path: Path) -> str:
+    """What a later stage records of an input: the hash of a folder's manifest, or of a plain file."""
+    path = Path(path)
+    return sha256_file(path / MANIFEST if path.is_dir() else path)
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The `metrics.json` of an artifact folder.
+
+    Raises:
+        ArtifactError: When it is missing or unreadable.
+    """
+    try:
+        return json.loads((Path(folder) / METRICS).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            found=f"{folder} has no readable {METRICS}",
+            expected="the stage's measurements",
+            next="build it again",
+        ) from error
+
+
+def verify(folder: Path, *, kind: str | None = None) -> Manifest:
+    """Check every file of an artifact folder against its manifest.
+
+    Raises:
+        ArtifactError: A file is missing, has other content, or is not in the manifest.
+    """
+    manifest = Manifest.read(folder, kind=kind)
+    present = hash_files(folder)
+    for name in sorted(manifest.files.keys() | present.keys()):
+        expected, found = manifest.files.get(name), present.get(name)
+        if expected != found:
+            state = "missing" if found is None else "not in the manifest" if expected is None else "altered"
+            raise ArtifactError(
+                found=f"{Path(folder) / name} is {state}",
+                expected="the files that the manifest names, unchanged",
+                next="build or download the folder again",
+            )
+    return manifest
+
+
+@contextmanager
+def build(
+    out: Path,
+    *,
+    kind: str,
+    configuration: Mapping[str, Any],
+    inputs: Mapping[str, Path] | None = None,
+    seed: int | None = None,
+    generation: int = 0,
+    parent: str | None = None,
+    data_delta_sha256: str | None = None,
+    metrics_required: bool = True,
+) -> Iterator[Work | None]:
+    """Build an artifact folder completely, or leave what stood before untouched.
+
+    Args:
+        out: The folder's final name.
+        kind: See `Manifest`.
+        configuration: Plain JSON settings; with `inputs` and `seed` they identify the build.
+        inputs: Artifact folders or files that go in, by name.
+        seed: The seed of everything random.
+        generation: See `Manifest`, as for `parent` and `data_delta_sha256`.
+        parent: The version this generation grew from.
+        data_delta_sha256: Hash of the data added since the parent.
+        metrics_required: Whether leaving `Work.metrics` unset is a mistake.
+
+    Yields:
+        The work to do, or None where `out` already holds this very build.
+
+    Raises:
+        ResourceError: The place is not writable or the disk is full.
+    """
+    out = Path(out)
+    hashes = {name: input_hash(path) for name, path in (inputs or {}).items()}
+    identity = identity_of(kind, configuration, hashes, seed, generation, parent)
+    if is_current(out, identity):
+        yield None
+        return
+    scratch = _scratch_folder(out, identity)
+    work = Work(scratch / "folder", scratch / "scratch")
+    if not out.exists() and (scratch / "replaced").exists():
+        (scratch / "replaced").replace(out)
+    try:
+        shutil.rmtree(work.folder, ignore_errors=True)
+        work.folder.mkdir(parents=True)
+        work.scratch.mkdir(exist_ok=True)
+        yield work
+        if metrics_required and work.metrics is None:
+            raise AssertionError(f"the {kind} stage set no metrics")
+        if work.metrics is not None:
+            write_json(work.folder / METRICS, work.metrics)
+        manifest = Manifest(
+            kind=kind,
+            files=hash_files(work.folder),
+            inputs=hashes,
+            configuration=dict(configuration),
+            seed=seed,
+            libraries=library_versions(),
+            generation=generation,
+            parent=parent,
+            data_delta_sha256=data_delta_sha256,
+        )
+        write_json(work.folder / MANIFEST, asdict(manifest))
+        _publish(work.folder, out)
+    except OSError as error:
+        if error.errno not in _PLACE_UNUSABLE:
+            raise
+        raise _resource_error(out, error) from error
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def is_current(out: Path, identity: str) -> bool:
+    """Does `out` hold a complete, undamaged build of this identity?"""
+    try:
+        return verify(out).identity == identity
+    except ArtifactError:
+        return False
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that shape an artifact's content, where installed."""
+    found = {}
+    for name in _RECORDED_LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames inside a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_stale_work(out: Path, keep: str = "") -> None:
+    """Delete work folders that killed builds of `out` with other settings left."""
+    for path in Path(out).parent.glob(f".{Path(out).name}.work-*"):
+        if path.name != keep:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _scratch_folder(out: Path, identity: str) -> Path:
+    name = f".{out.name}.work-{identity[:16]}"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale_work(out, keep=name)
+        folder = out.parent / name
+        folder.mkdir(exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise _resource_error(out, error) from error
+    if free < _BYTES_NEEDED:
+        raise ResourceError(
+            found=f"{free >> 20} MiB free at {out.parent}",
+            expected=f"at least {_BYTES_NEEDED >> 20} MiB",
+            next="free some space, then run the same command again",
+        )
+    return folder
+
+
+def _publish(folder: Path, out: Path) -> None:
+    """Give the finished folder its final name; an older one steps aside first and is deleted last."""
+    for path in [*folder.rglob("*"), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    aside = folder.with_name("replaced")
+    shutil.rmtree(aside, ignore_errors=True)
+    if out.exists():
+        out.replace(aside)
+    folder.replace(out)
+    fsync_folder(out.parent)
+
+
+def _resource_error(out: Path, error: OSError) -> ResourceError:
+    return ResourceError(
+        found=f"{out}: {error.strerror or type(error).__name__}",
+        expected="a writable folder with free space",
+        next="choose another folder (--out) or mend its permissions, then run the same command again",
+    )

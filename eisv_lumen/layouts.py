@@ -1,0 +1,46 @@
+"""Where things lie inside an artifact folder; writers and readers share these names."""
+
+from dataclasses import dataclass
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class DatasetLayout:
+    """Paths inside a dataset folder."""
+
+    weights: str = "weights.json"
+    legacy: str = "data/legacy/train.parquet"
+
+    def windows(self, split: str) -> str:
+        """Parquet file of the `windows` configuration."""
+        return f"data/windows/{split}.parquet"
+
+    def expressions(self, split: str) -> str:
+        """Parquet file of the `expressions` configuration (prompt/completion pairs)."""
+        return f"data/expressions/{split}.parquet"
+
+
+@dataclass(frozen=True)
+class LabelsLayout:
+    """Paths inside a folder of teacher labels."""
+
+    tensors: str = "labels.safetensors"
+    window_ids: str = "window_ids.json"
+
+
+@dataclass(frozen=True)
+class StudentLayout:
+    """Paths inside a student folder and in the student's repository."""
+
+    config: str = "config.json"
+    fp32: str = "onnx/model.onnx"
+    int8: str = "onnx/model_int8.onnx"
+    golden: str = "golden.json"
+    release: str = "release.json"
+    signature: str = "release.json.sig"
+
+
+DATASET = DatasetLayout()
+LABELS = LabelsLayout()
+STUDENT = StudentLayout()

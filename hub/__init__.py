@@ -1,0 +1,1 @@
+"""Artifact folders to Hub repositories, as one release; and the local Hub."""

@@ -1,0 +1,154 @@
+"""What one commit holds: folders, files and their sizes, read from git without a process per file."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import pygit2
+from pygit2.enums import FileMode
+
+from hub.local.lfs import POINTER_BYTES, Pointer
+from hub.local.refusal import entry_not_found
+from hub.local.revisions import commit_date
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder at a commit: its path and the id of its tree."""
+
+    path: str
+    oid: str
+
+
+@dataclass(frozen=True)
+class File:
+    """A file at a commit.
+
+    Attributes:
+        path: Inside the repository.
+        oid: Git's id of the blob (for a large file, of its pointer).
+        size: Bytes of the content (for a large file, not of its pointer).
+        blob_size: Bytes of the blob.
+        pointer: For a large file.
+    """
+
+    path: str
+    oid: str
+    size: int
+    blob_size: int
+    pointer: Pointer | None
+
+    @property
+    def etag(self) -> str:
+        """What identifies the content: sha256 of a large file, git's id of another."""
+        return self.pointer.oid if self.pointer else self.oid
+
+
+def file_at(repo: pygit2.Repository, path: str, oid: pygit2.Oid) -> File:
+    """Describe a blob, looking into it only where it is small enough to be a pointer."""
+    size = repo.odb.read_header(oid)[1]
+    pointer = Pointer.decode(repo.odb.read(oid)[1]) if size <= POINTER_BYTES else None
+    return File(path, str(oid), pointer.size if pointer else size, size, pointer)
+
+
+def find(repo: pygit2.Repository, commit: pygit2.Commit, path: str) -> File | Folder | None:
+    """The entry at a path, None when there is none. The empty path is the top folder."""
+    if not path:
+        return Folder("", str(commit.tree.id))
+    try:
+        entry = commit.tree[path]
+    except (KeyError, ValueError):
+        return None
+    if entry.filemode == FileMode.TREE:
+        return Folder(path, str(entry.id))
+    return file_at(repo, path, entry.id) if isinstance(entry, pygit2.Blob) else None
+
+
+def find_file(repo: pygit2.Repository, commit: pygit2.Commit, path: str) -> File:
+    """The file at a path.
+
+    Raises:
+        Refusal: EntryNotFound, also for a folder.
+    """
+    entry = find(repo, commit, path)
+    if not isinstance(entry, File):
+        raise entry_not_found(path, str(commit.id))
+    return entry
+
+
+def read_small(repo: pygit2.Repository, commit: pygit2.Commit, path: str, limit: int = 1 << 20) -> bytes | None:
+    """The content of a small file that git itself holds; None for any other."""
+    entry = find(repo, commit, path)
+    if not isinstance(entry, File) or entry.pointer or entry.size > limit:
+        return None
+    return repo.odb.read(pygit2.Oid(hex=entry.oid))[1]
+
+
+def listing(
+    repo: pygit2.Repository, commit: pygit2.Commit, path: str = "", recursive: bool = False, after: str = ""
+) -> Iterator[File | Folder]:
+    """The entries of a folder in git's order, folders before what they hold.
+
+    Args:
+        repo: The repository.
+        commit: Where to look.
+        path: The folder; empty for the top.
+        recursive: Also what lies in folders below.
+        after: `page_mark` of the entry that an earlier page ended with.
+
+    Raises:
+        Refusal: EntryNotFound when there is no such folder.
+    """
+    top = find(repo, commit, path)
+    if not isinstance(top, Folder):
+        raise entry_not_found(path, str(commit.id))
+    tree = commit.tree if not path else repo[pygit2.Oid(hex=top.oid)]
+    assert isinstance(tree, pygit2.Tree)
+    yield from _walk(repo, tree, f"{path}/" if path else "", recursive, after)
+
+
+def page_mark(entry: File | Folder) -> str:
+    """What `listing` takes as `after` to go on behind an entry."""
+    return f"{entry.path}/" if isinstance(entry, Folder) else entry.path
+
+
+def _walk(
+    repo: pygit2.Repository, tree: pygit2.Tree, prefix: str, recursive: bool, after: str
+) -> Iterator[File | Folder]:
+    seen = after.encode()
+    for entry in tree:
+        path = f"{prefix}{entry.name}"
+        if isinstance(entry, pygit2.Tree):
+            mark = f"{path}/".encode()  # git orders a folder as if its name ended so
+            goes_on_inside = seen.startswith(mark)
+            if mark < seen and not goes_on_inside:
+                continue
+            if not goes_on_inside:
+                yield Folder(path, str(entry.id))
+            if recursive:
+                yield from _walk(repo, entry, f"{path}/", True, after if seen > mark else "")
+        elif isinstance(entry, pygit2.Blob) and path.encode() > seen:
+            yield file_at(repo, path, entry.id)
+
+
+def last_commits(repo: pygit2.Repository, commit: pygit2.Commit, paths: Iterable[str]) -> dict[str, dict[str, str]]:
+    """For each path the commit that changed it last, found in one walk back through the history."""
+    found: dict[str, dict[str, str]] = {}
+    current = {path: _id_at(commit, path) for path in paths}
+    while current:
+        parent = commit.parents[0] if commit.parents else None
+        row = {"id": str(commit.id), "title": commit.message.partition("\n")[0], "date": commit_date(commit)}
+        for path, oid in list(current.items()):
+            if parent is None or _id_at(parent, path) != oid:
+                found[path] = row
+                del current[path]
+        if parent is None:
+            break
+        commit = parent
+    return found
+
+
+def _id_at(commit: pygit2.Commit, path: str) -> str | None:
+    try:
+        return str(commit.tree[path].id)
+    except KeyError:
+        return None

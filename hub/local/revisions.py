@@ -1,0 +1,154 @@
+"""Branches, tags and commits of one repository."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pygit2
+from pygit2.enums import ObjectType
+
+from hub.local.accounts import Account
+from hub.local.refusal import Refusal, revision_not_found
+
+DEFAULT_BRANCH = "main"
+_COMMIT_ID = re.compile(r"[0-9a-f]{7,40}")
+
+
+def commit_of(repo: pygit2.Repository, revision: str) -> pygit2.Commit:
+    """The commit that a branch, a tag, a full reference name or a commit id stands for.
+
+    Raises:
+        Refusal: RevisionNotFound.
+    """
+    for name in (f"refs/heads/{revision}", f"refs/tags/{revision}", revision):
+        if name.startswith("refs/") and pygit2.reference_is_valid_name(name):
+            reference = repo.references.get(name)
+            if reference is not None:
+                return reference.peel(pygit2.Commit)
+    if _COMMIT_ID.fullmatch(revision):
+        try:
+            found = repo.get(revision)
+        except ValueError:  # several objects begin like this
+            found = None
+        if isinstance(found, pygit2.Commit):
+            return found
+    raise revision_not_found(revision)
+
+
+def branch_head(repo: pygit2.Repository, branch: str) -> pygit2.Commit:
+    """The newest commit of a branch, the only kind of revision that can be written to.
+
+    Raises:
+        Refusal: RevisionNotFound.
+    """
+    name = f"refs/heads/{branch}"
+    reference = repo.references.get(name) if pygit2.reference_is_valid_name(name) else None
+    if reference is None:
+        raise revision_not_found(branch)
+    return reference.peel(pygit2.Commit)
+
+
+def commit_date(commit: pygit2.Commit) -> str:
+    """When a commit was made, as the Hub writes times."""
+    return datetime.fromtimestamp(commit.commit_time, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+def commit_row(commit: pygit2.Commit) -> dict[str, object]:
+    """One commit as the history lists it."""
+    title, _, message = commit.message.partition("\n")
+    return {
+        "id": str(commit.id),
+        "title": title,
+        "message": message.strip("\n"),
+        "authors": [{"user": commit.author.name}],
+        "date": commit_date(commit),
+    }
+
+
+def history(repo: pygit2.Repository, commit: pygit2.Commit, start: int, count: int) -> Iterator[pygit2.Commit]:
+    """Commits from a commit back, newest first."""
+    for index, each in enumerate(repo.walk(commit.id)):
+        if index >= start + count:
+            return
+        if index >= start:
+            yield each
+
+
+def list_references(repo: pygit2.Repository) -> dict[str, list[dict[str, str]]]:
+    """Branches, tags and conversions, each with the commit it stands for (never the tag object)."""
+    rows: dict[str, list[dict[str, str]]] = {"branches": [], "tags": [], "converts": []}
+    folders = {"refs/heads/": "branches", "refs/tags/": "tags", "refs/convert/": "converts"}
+    for name in sorted(repo.references):
+        for folder, key in folders.items():
+            if name.startswith(folder):
+                target = str(repo.references[name].peel(pygit2.Commit).id)
+                rows[key].append({"name": name.removeprefix(folder), "ref": name, "targetCommit": target})
+    return rows
+
+
+def create_branch(repo: pygit2.Repository, branch: str, start: str) -> None:
+    """Create a branch at a revision.
+
+    Raises:
+        Refusal: 409 when it exists, RevisionNotFound for the start, 400 for the name.
+    """
+    name = _free_name(repo, "refs/heads/", branch, "Branch")
+    repo.references.create(name, commit_of(repo, start).id)
+
+
+def create_tag(repo: pygit2.Repository, tag: str, revision: str, message: str | None, account: Account) -> None:
+    """Create a tag at a revision, annotated when there is a message. Tags are never moved.
+
+    Raises:
+        Refusal: 409 when it exists, RevisionNotFound, 400 for the name.
+    """
+    name = _free_name(repo, "refs/tags/", tag, "Tag")
+    commit = commit_of(repo, revision)
+    if message:
+        repo.create_tag(tag, commit.id, ObjectType.COMMIT, signature(account), message)
+    else:
+        repo.references.create(name, commit.id)
+
+
+def delete_reference(repo: pygit2.Repository, folder: str, name: str) -> None:
+    """Delete a branch (`refs/heads/`) or a tag (`refs/tags/`).
+
+    Raises:
+        Refusal: RevisionNotFound; 403 for the default branch.
+    """
+    full = folder + name
+    if full == f"refs/heads/{DEFAULT_BRANCH}":
+        raise Refusal(403, f"Cannot delete the default branch {DEFAULT_BRANCH}")
+    if not pygit2.reference_is_valid_name(full) or full not in repo.references:
+        raise revision_not_found(name)
+    repo.references.delete(full)
+
+
+def move_branch(repo: pygit2.Repository, branch: str, old: pygit2.Oid, new: pygit2.Oid) -> None:
+    """Point a branch at a new commit if it still stands at the old one.
+
+    Raises:
+        Refusal: 412 when it does not.
+    """
+    if branch_head(repo, branch).id != old:
+        raise Refusal(412, "A commit has happened since. Please refresh and try again.")
+    repo.references.create(f"refs/heads/{branch}", new, force=True)
+
+
+def signature(account: Account) -> pygit2.Signature:
+    """Who a commit or tag is by, now."""
+    return pygit2.Signature(account.user, f"{account.user}@localhost")
+
+
+def _free_name(repo: pygit2.Repository, folder: str, name: object, what: str) -> str:
+    if not isinstance(name, str) or not pygit2.reference_is_valid_name(folder + name) or len(name) > 200:
+        raise Refusal(400, f"Invalid {what.lower()} name")
+    if _COMMIT_ID.fullmatch(name) and len(name) == 40:
+        raise Refusal(400, f"Invalid {what.lower()} name: it looks like a commit")
+    full = folder + name
+    for other in repo.references:
+        if other == full:
+            raise Refusal(409, f"{what} {name} already exists")
+        if other.startswith(full + "/") or full.startswith(other + "/"):
+            raise Refusal(409, f"{what} {name} conflicts with the reference {other}")
+    return full

@@ -1,0 +1,107 @@
+"""The recipe file: which configuration each stage uses, and under which names the result is published."""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from eisv_lumen.errors import ConfigurationError
+
+REPOSITORIES = ("dataset", "base", "teacher", "student", "space")
+_TRAINED = ("dataset", "base", "teacher", "student")
+
+
+@dataclass(frozen=True)
+class Record:
+    """How long and how often this machine's telemetry is recorded."""
+
+    seconds: float = 60
+    hz: float = 2
+
+    def __post_init__(self) -> None:
+        """Refuse a recording too short to cut a window from."""
+        if self.seconds * self.hz < 20 or self.hz <= 0:
+            raise _wrong(f"record: {self.seconds} s at {self.hz} Hz", "at least 20 readings")
+
+
+@dataclass(frozen=True)
+class LocalHub:
+    """Where the local Hub keeps its repositories and listens."""
+
+    root: str = "artifacts/hub"
+    host: str = "127.0.0.1"
+    port: int = 8700
+
+
+@dataclass(frozen=True)
+class Release:
+    """Names on the Hub."""
+
+    namespace: str
+    names: dict[str, str]
+    first_version: str = "0.1.0"
+
+    def __post_init__(self) -> None:
+        """Every repository needs a name."""
+        missing = [name for name in REPOSITORIES if name not in self.names]
+        if missing or not self.namespace:
+            raise _wrong(f"release without a name for {missing or 'the namespace'}", ", ".join(REPOSITORIES))
+
+    def repo_id(self, kind: str) -> str:
+        """`namespace/name` of the repository of a kind of artifact."""
+        return f"{self.namespace}/{self.names[kind]}"
+
+
+@dataclass(frozen=True)
+class Device:
+    """How the demo's device listens: that many states, that many seconds apart."""
+
+    states: int = 20
+    every: float = 0.5
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe file, checked."""
+
+    path: Path
+    configurations: dict[str, str]
+    release: Release
+    record: Record = field(default_factory=Record)
+    hub: LocalHub = field(default_factory=LocalHub)
+    device: Device = field(default_factory=Device)
+    sources: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Every trained stage needs a configuration file that exists."""
+        for stage in _TRAINED:
+            name = self.configurations.get(stage)
+            if name is None or not Path(name).is_file():
+                raise _wrong(f"{self.path}: configuration of {stage} is {name}", "an existing YAML file")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a recipe.
+
+        Raises:
+            ConfigurationError: The file is missing, no YAML mapping, or has unknown or wrong fields.
+        """
+        try:
+            content = yaml.safe_load(Path(path).read_text("utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise _wrong(f"{path}: {type(error).__name__}", "a readable YAML recipe") from error
+        sections: dict[str, Any] = {"record": Record, "hub": LocalHub, "release": Release, "device": Device}
+        known = {f.name for f in fields(cls)} - {"path"}
+        if not isinstance(content, dict) or set(content) - known:
+            raise _wrong(f"{path}: {set(content or ()) - known or 'no mapping'}", ", ".join(sorted(known)))
+        try:
+            values = {name: sections[name](**value) if name in sections else value for name, value in content.items()}
+            values["sources"] = tuple(values.get("sources") or ())
+            return cls(path=Path(path), **values)
+        except TypeError as error:
+            raise _wrong(f"{path}: {error}", "the fields of recipes/demo.yaml") from error
+
+
+def _wrong(found: str, expected: str) -> ConfigurationError:
+    return ConfigurationError(found=found, expected=expected, next="correct the recipe, or start from recipes/demo.yaml")

@@ -1,0 +1,131 @@
+"""The stages of the main job, in order: which command makes which folder from which."""
+
+from pathlib import Path
+
+from eisv_lumen import __version__
+from recipes.configuration import REPOSITORIES, Recipe
+from recipes.local_hub import Hub
+from recipes.stages import Stage
+
+_NO_XET = {"HF_HUB_DISABLE_XET": "1"}
+RELEASE_RECORD = "release/release.json"
+
+
+def wheel_path(out: Path) -> Path:
+    """Where the wheel of eisv_lumen stands after its stage."""
+    return out / "wheel" / f"eisv_lumen-{__version__}-py3-none-any.whl"
+
+
+def building(recipe: Recipe, out: Path, sources: list[Path]) -> list[Stage]:
+    """From sensors to evaluated folders with their cards."""
+
+    def folders(*names: str) -> list[str | Path]:
+        return [part for name in names for part in (f"--{name}", out / name)]
+
+    def stage(name: str, why: str, module: str, *arguments: str | Path) -> Stage:
+        return Stage(name, why, ["-m", module, *arguments, "--out", out / name], out / name)
+
+    def config(name: str) -> list[str | Path]:
+        return ["--config", recipe.configurations[name]]
+
+    logs = [out / "recording", *map(Path, recipe.sources), *sources]
+    seconds, hz = f"{recipe.record.seconds:g}", f"{recipe.record.hz:g}"
+    return [
+        stage(
+            "recording",
+            f"records this machine's telemetry for {seconds} s, so that there is something real to hear",
+            "dataset_builder.record",
+            *("--seconds", seconds, "--hz", hz),
+        ),
+        stage(
+            "dataset",
+            "cuts windows from the real logs, fills up rare shapes synthetically, labels and splits them",
+            "dataset_builder.build",
+            *(part for log in logs for part in ("--source", log)),
+            *config("dataset"),
+        ),
+        stage(
+            "base",
+            "trains a tokenizer and a small Qwen3 model, since the embedded path downloads none",
+            "training.pretrain_base",
+            *config("base"),
+        ),
+        stage(
+            "teacher",
+            "teaches the base model the rules' learned voice with a LoRA adapter, and judges it (Gate 1)",
+            "training.train_teacher",
+            *config("teacher"),
+            *folders("dataset", "base"),
+        ),
+        stage(
+            "labels",
+            "asks the teacher for its exact distribution over expressions, window by window",
+            "training.label",
+            *folders("dataset", "base", "teacher"),
+        ),
+        stage(
+            "student",
+            "distils a transformer that hears the raw window, exports it to ONNX and INT8, judges it (Gate 2)",
+            "training.train_student",
+            *config("student"),
+            *folders("dataset", "labels", "teacher"),
+        ),
+        stage(
+            "evaluation",
+            "measures every voice on held-out windows, real and synthetic apart",
+            "training.evaluate",
+            *folders("dataset", "base", "teacher", "student"),
+        ),
+        Stage(
+            "wheel",
+            "builds the package that the Space and the device install (no torch in it)",
+            ["-m", "build", "--wheel", "--no-isolation", "--outdir", wheel_path(out).parent, "."],
+            wheel_path(out),
+            quiet=True,
+        ),
+        stage(
+            "space",
+            "puts the explorer, example windows and the wheel together as a Gradio Space",
+            "hub.build_space",
+            *("--wheel", wheel_path(out), "--student", recipe.release.repo_id("student")),
+            *folders("dataset", "evaluation"),
+        ),
+        Stage(
+            "cards",
+            "writes every card from the measured results",
+            ["-m", "model_cards.render", "--recipe", recipe.path, *folders(*REPOSITORIES, "evaluation")],
+            out / "student" / "README.md",
+        ),
+    ]
+
+
+def publishing(recipe: Recipe, out: Path, hub: Hub, version: str) -> list[Stage]:
+    """From folders to a release, a device that speaks it, and a community that loads it."""
+    folders = [part for name in REPOSITORIES for part in (f"--{name}", out / name)]
+    record = out / RELEASE_RECORD
+    keys = out / "keys"
+    return [
+        Stage(
+            "release",
+            f"publishes {version} as five repositories, one commit each, and tags them last",
+            ["-m", "hub.release", "--recipe", recipe.path, "--version", version, "--endpoint", hub.url]
+            + ["--key", keys / "release-key.pem", *folders, "--out", record.parent],
+            record,
+            environment=hub.environment,
+        ),
+        Stage(
+            "device",
+            "installs the wheel alone in an empty environment, pulls the release, verifies it and speaks",
+            ["-m", "recipes.device", "--recipe", recipe.path, "--hub", hub.url, "--wheel", wheel_path(out)]
+            + ["--trust", keys / "trusted-keys.json", "--release", record, "--out", out / "device.json"],
+            out / "device.json",
+        ),
+        Stage(
+            "community",
+            "loads what was published with datasets, peft + transformers and onnxruntime, and compares",
+            ["-m", "recipes.community", "--recipe", recipe.path, "--hub", hub.url, "--release", record]
+            + [*folders, "--out", out / "community.json"],
+            out / "community.json",
+            environment={"HF_ENDPOINT": hub.url, "HF_HOME": str(out / "community-cache"), **_NO_XET},
+        ),
+    ]

@@ -1,0 +1,61 @@
+"""The whole main job, stage by stage: `make demo`.
+
+    python -m recipes.run --recipe recipes/demo.yaml --out artifacts/demo [--source LOG]... [--hub URL]
+
+Finished stages are skipped, a killed one goes on where it was, and a run that finds nothing to do changes nothing.
+"""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from eisv_lumen.errors import SourceError, exit_with_reason
+from recipes.configuration import Recipe
+from recipes.local_hub import open_hub
+from recipes.plan import building, publishing
+from recipes.signing import ensure_keys
+from recipes.stages import Stages, peak_memory_mb
+from recipes.summary import print_summary, write_summary
+from recipes.version import plan_version
+
+
+def main() -> None:
+    """Run a recipe from sensors to a speaking device."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--recipe", type=Path, default=Path("recipes/demo.yaml"))
+    parser.add_argument("--out", type=Path, default=Path("artifacts/demo"))
+    parser.add_argument("--source", type=Path, action="append", default=[], help="a sensor log or anima.db")
+    parser.add_argument("--hub", help="publish to this Hub instead of the local one")
+    arguments = parser.parse_args()
+    recipe = Recipe.read(arguments.recipe)
+    for source in arguments.source:
+        if not source.exists():
+            raise SourceError(found=f"no file {source}", expected="a log or database", next="check SOURCE=")
+    out: Path = arguments.out
+    stages = Stages(out / "stages.json")
+    steps = building(recipe, out, arguments.source)
+    total = len(steps) + 3
+    for number, stage in enumerate(steps, 1):
+        stages.run(stage, f"{number}/{total}")
+    ensure_keys(out / "keys")
+    with open_hub(recipe.hub, arguments.hub) as hub:
+        version = plan_version(recipe, out, hub)
+        for number, stage in enumerate(publishing(recipe, out, hub, version), len(steps) + 1):
+            stages.run(stage, f"{number}/{total}")
+        summary = write_summary(recipe, out, hub, stages.seconds, peak_memory_mb(), changed=bool(stages.worked))
+    print_summary(summary, out)
+    if not stages.worked:
+        print("\neverything stood already: nothing was changed")
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    """Leave like Ctrl-C on a plain kill, so that the stage and the Hub are stopped too."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    exit_with_reason(main)

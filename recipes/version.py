@@ -1,0 +1,48 @@
+"""Which version a run publishes: the planned one while it is unfinished, else the next after the newest tag."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
+
+from eisv_lumen.artifact import CARD, canonical_json, hash_files, sha256_file, write_json
+from recipes.configuration import REPOSITORIES, Recipe
+from recipes.local_hub import Hub
+
+_TAG = re.compile(r"v(\d+)\.(\d+)\.(\d+)")
+
+
+def plan_version(recipe: Recipe, out: Path, hub: Hub) -> str:
+    """The version under which the folders as they are now are or will be published.
+
+    The plan is written down before anything is pushed, so that a killed release is finished, not repeated.
+    """
+    content = {name: [hash_files(out / name), sha256_file(out / name / CARD)] for name in REPOSITORIES}
+    digest = hashlib.sha256(canonical_json([hub.url if not hub.local else "local", content])).hexdigest()
+    path = out / "version.json"
+    plan = json.loads(path.read_text()) if path.exists() else {}
+    if plan.get("content") == digest:
+        return plan["version"]
+    version = next_version(_tags(hub, recipe.release.repo_id("student")), recipe.release.first_version)
+    write_json(path, {"version": version, "content": digest})
+    return version
+
+
+def next_version(tags: list[str], first: str) -> str:
+    """The patch version after the newest semantic tag, or `first` when there is none."""
+    versions = [tuple(map(int, match.groups())) for tag in tags if (match := _TAG.fullmatch(tag))]
+    if not versions:
+        return first
+    major, minor, patch = max(versions)
+    return f"{major}.{minor}.{patch + 1}"
+
+
+def _tags(hub: Hub, repo_id: str) -> list[str]:
+    try:
+        refs = HfApi(endpoint=hub.url, token=hub.token).list_repo_refs(repo_id)
+    except RepositoryNotFoundError:
+        return []
+    return [tag.name for tag in refs.tags]
