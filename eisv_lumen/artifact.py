@@ -16,12 +16,13 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from eisv_lumen.errors import ArtifactError, ResourceError
 
@@ -240,6 +241,12 @@ def build(
         yield None
         return
     scratch = _scratch_folder(out, identity)
+    lock = _lock(scratch)
+    if is_current(out, identity):  # finished by the process that was waited for
+        lock.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+        yield None
+        return
     work = Work(scratch / "folder", scratch / "scratch")
     if not out.exists() and (scratch / "replaced").exists():
         (scratch / "replaced").replace(out)
@@ -269,6 +276,8 @@ def build(
         if error.errno not in _PLACE_UNUSABLE:
             raise
         raise _resource_error(out, error) from error
+    finally:
+        lock.close()
     shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -324,6 +333,20 @@ def _scratch_folder(out: Path, identity: str) -> Path:
             next="free some space, then run the same command again",
         )
     return folder
+
+
+def _lock(scratch: Path) -> IO[str]:
+    """Keep two processes out of one work folder; a stage whose parent was killed may still be at it."""
+    import fcntl  # only builders need it, and Windows has none
+
+    file = (scratch / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"another process is building {scratch.name}: waiting for it", file=sys.stderr, flush=True)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        scratch.mkdir(exist_ok=True)
+    return file
 
 
 def _publish(folder: Path, out: Path) -> None:

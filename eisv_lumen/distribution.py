@@ -4,6 +4,7 @@ Rules, teacher and student all answer in this form, so that they can be compared
 without drawing a single sample.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -79,10 +80,14 @@ class ExpressionDistribution:
         ].sum(axis=1)
         return out
 
+    def token_counts(self) -> np.ndarray:
+        """`[N, 15]` expected number of times that each token is said."""
+        two, three = self.joint_two()[..., :N_TOKENS], self.joint()[..., :N_TOKENS]
+        return self.first[:, :N_TOKENS] + two.sum(axis=1) + three.sum(axis=(1, 2))
+
     def tokens(self) -> np.ndarray:
         """`[N, 15]` expected share of each token among the tokens said."""
-        two, three = self.joint_two()[..., :N_TOKENS], self.joint()[..., :N_TOKENS]
-        counts = self.first[:, :N_TOKENS] + two.sum(axis=1) + three.sum(axis=(1, 2))
+        counts = self.token_counts()
         return counts / counts.sum(axis=1, keepdims=True)
 
     def coherence(self, affine: np.ndarray) -> np.ndarray:
@@ -104,23 +109,26 @@ class ExpressionDistribution:
 
     def sample(self, generator: np.random.Generator) -> np.ndarray:
         """`[N, 3]` ids, one draw per distribution."""
-        return self._decode(
-            lambda p: p.cumsum(axis=1) > generator.random((len(p), 1)) * p.sum(axis=1, keepdims=True)
-        )
+
+        def one_draw(p: np.ndarray) -> np.ndarray:
+            cumulative = p.cumsum(axis=1)
+            return cumulative > generator.random((len(p), 1)) * cumulative[:, -1:]
+
+        return self._decode(one_draw)
 
     def greedy(self) -> np.ndarray:
         """`[N, 3]` ids, the likeliest next id at each step."""
         return self._decode(lambda p: p)
 
     def probability(self, ids: np.ndarray) -> np.ndarray:
-        """`[N]` probability of the id sequences `[N, 3]`."""
+        """`[N]` probability of the id sequences `[N, 3]`, whose first id is a token; 0 for illegal ones."""
         rows = np.arange(len(ids))
         one, two, three = ids.T
         ended = two >= N_TOKENS
         last = self.third[rows, one, np.where(ended, 0, two), three]
-        return self.first[rows, one] * self.second[rows, one, two] * np.where(ended, 1.0, last)
+        return self.first[rows, one] * self.second[rows, one, two] * np.where(ended, three == PAD, last)
 
-    def _decode(self, scores) -> np.ndarray:  # noqa: ANN001
+    def _decode(self, scores: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         rows = np.arange(len(self))
         one = scores(self.first).argmax(axis=1)
         two = scores(self.second[rows, one]).argmax(axis=1)

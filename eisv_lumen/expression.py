@@ -117,6 +117,12 @@ def patterns_of(ids: np.ndarray) -> np.ndarray:
     )
 
 
+def is_legal(ids: np.ndarray) -> np.ndarray:
+    """`[N]` bool: does each id sequence `[N, 3]` say an expression."""
+    known = np.all((ids >= 0) & (ids < N_CLASSES), axis=1)
+    return known & (lumen_ids(np.where(known[:, None], ids, PAD))[:, 0] >= 0)
+
+
 def lumen_ids(ids: np.ndarray) -> np.ndarray:
     """`[N, 3]` ids into `LUMEN_WORDS` of the translated id sequences `[N, 3]`, -1 where there is no word."""
     table = _translation_table()

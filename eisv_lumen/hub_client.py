@@ -113,7 +113,9 @@ def _translate(error: Exception, what: str, endpoint: str) -> HubError | None:
             expected="namespace/name of letters, digits, - _ .",
             next="correct the names in the recipe",
         )
-    if type(error).__module__.split(".")[0] in _TRANSPORTS or isinstance(error, ConnectionError | TimeoutError):
+    if type(error).__module__.split(".")[0] in _TRANSPORTS or isinstance(
+        error, ConnectionError | TimeoutError
+    ):
         return _unreachable(error, what, endpoint)
     if isinstance(error, OSError) and "Consistency check failed" in str(error):
         return HubError(
@@ -134,7 +136,7 @@ def _unreachable(error: Exception, what: str, endpoint: str) -> HubError:
     return HubUnreachableError(
         found=f"no answer from {endpoint} ({type(error).__name__}), to {what}",
         expected="a Hub that can be reached",
-        next="check the network and the address (--hub, --endpoint or HF_ENDPOINT), then run the command again",
+        next="check the network and the Hub's address, then run the same command again",
     )
 
 

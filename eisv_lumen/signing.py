@@ -57,7 +57,7 @@ class SigningKey:
             path: A PEM (PKCS#8) file or one with the 32 raw bytes in base64.
 
         Raises:
-            ConfigurationError: There is no key, it is not an Ed25519 private key, or others may read its file.
+            ConfigurationError: No key, not an Ed25519 private key, or a file that others may read.
         """
         if path is None:
             text = os.environ.get(KEY_VARIABLE, "")
@@ -271,7 +271,9 @@ def _public_keys(content: bytes) -> list[bytes]:
             raise ValueError("not Ed25519")
         return [key.public_bytes_raw()]
     if content.lstrip().startswith(b"{"):
-        found = [base64.b64decode(entry["public_key"], validate=True) for entry in json.loads(content)["keys"]]
+        found = [
+            base64.b64decode(entry["public_key"], validate=True) for entry in json.loads(content)["keys"]
+        ]
     else:
         found = [base64.b64decode(content.strip(), validate=True)]
     if not found or any(len(key) != 32 for key in found):

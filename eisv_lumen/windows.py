@@ -200,6 +200,7 @@ def derivatives(windows: Windows) -> Derivatives:
     first = np.diff(packed.states, axis=1) * per_second
     previous, has_previous = _shifted(first), _shifted(usable)
     if not usable.all():
+        first = np.where(usable[..., None], first, 0.0)
         latest = np.maximum.accumulate(np.where(usable, np.arange(usable.shape[1]), -1), axis=1)
         before = np.concatenate([np.full((len(latest), 1), -1), latest[:, :-1]], axis=1)[:, : latest.shape[1]]
         has_previous = before >= 0

@@ -84,12 +84,12 @@ class ModelFrontMatter(FrontMatter):
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceFrontMatter(FrontMatter):
-    """Head of a Space's card, which is also its configuration on the Hub."""
+    """Head of a Space's card, which is also its configuration on the Hub; spelled as there."""
 
     title: str
     emoji: str
-    colorFrom: str  # noqa: N815 - the Hub's spelling
-    colorTo: str  # noqa: N815
+    colorFrom: str
+    colorTo: str
     sdk: str
     sdk_version: str
     python_version: str

@@ -10,40 +10,26 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from eisv_lumen import artifact
 from eisv_lumen.errors import ArtifactError
+from eisv_lumen.metrics import COLUMNS, table_markdown
 
 PROVENANCES = ("real", "synthetic")
 
-METRIC_NAMES = {
-    "coherence": "Coherence",
-    "valid_rate": "Valid rate",
-    "pattern_accuracy": "Pattern accuracy",
-    "shape_accuracy": "Shape accuracy",
-    "diversity": "Diversity (bits)",
-    "bridge_fidelity": "Bridge fidelity",
-    "temporal_consistency": "Temporal consistency",
-    "calibration": "Calibration error",
-    "ece": "Calibration error",
-    "js_patterns": "JS divergence, patterns (bits)",
-    "js_tokens": "JS divergence, tokens (bits)",
-}
-"""How a card names a metric of the evaluation table; those that are not here are not shown."""
-
 METRIC_MEANINGS = {
-    "coherence": "share of an expression's tokens that are affine to the window's shape",
+    "coherence": "share of an expression's tokens that are affine to the window's true shape",
     "valid_rate": "answers that parse, with every token and pattern in the vocabulary",
     "pattern_accuracy": "exact match of the pattern with the one expression the window was labelled with",
-    "shape_accuracy": "predicted shape is the rule label of the complete window",
-    "diversity": "Shannon entropy of the token distribution; 3.91 bits would be all tokens alike",
-    "bridge_fidelity": "directly predicted Lumen words equal the translation of the predicted tokens",
+    "shape_accuracy": "the shape heard is the rules' label of the complete window (“given”: the voice was told)",
+    "diversity": "Shannon entropy of the tokens said; 3.91 bits would be all fifteen alike",
+    "bridge_fidelity": "Lumen words said directly equal the translation of the tokens said",
     "temporal_consistency": "mean Jaccard overlap of the tokens of consecutive windows of the same shape",
     "calibration": "expected calibration error of the confidence, 15 bins",
-    "ece": "expected calibration error of the confidence, 15 bins",
-    "js_patterns": "Jensen–Shannon divergence to the reference distribution over patterns, mean over shapes",
-    "js_tokens": "Jensen–Shannon divergence to the reference distribution over tokens, mean over shapes",
+    "pattern_divergence": "Jensen–Shannon divergence to the reference distribution over patterns, mean over shapes",
+    "token_divergence": "the same over tokens",
 }
+"""What each column of the evaluation table says, in words."""
 
 _HUB_METRIC_TYPES = {"shape_accuracy": "accuracy", "pattern_accuracy": "accuracy"}
-_DECIMALS = 3
+_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -63,48 +49,25 @@ class Measurement:
 
     @classmethod
     def of(cls, entry: Any) -> Self | None:
-        """The measurement in a metrics entry (a number or `{value, low, high, n}`), None where there is none."""
-        if isinstance(entry, bool) or entry is None:
+        """The measurement in a cell `{value, low, high, n}`, None where nothing was measured."""
+        if not isinstance(entry, Mapping) or isinstance(entry.get("value"), bool):
             return None
-        if isinstance(entry, int | float):
-            return cls(float(entry))
-        if not isinstance(entry, Mapping) or not isinstance(entry.get("value"), int | float):
+        if not isinstance(entry.get("value"), int | float):
             return None
         return cls(float(entry["value"]), entry.get("low"), entry.get("high"), entry.get("n"))
 
     def __str__(self) -> str:
-        """`.951 [.943, .959]`-like text, without the interval where there is none."""
-        text = f"{self.value:.{_DECIMALS}f}"
-        if self.low is None or self.high is None:
-            return text
-        return f"{text} [{self.low:.{_DECIMALS}f}, {self.high:.{_DECIMALS}f}]"
-
-
-@dataclass(frozen=True)
-class Table:
-    """The evaluation table of one provenance: `rows[voice][metric]`."""
-
-    provenance: str
-    rows: dict[str, dict[str, Measurement]]
-
-    @property
-    def metrics(self) -> list[str]:
-        """Metrics that any row has, in the order of `METRIC_NAMES`."""
-        return [name for name in METRIC_NAMES if any(name in row for row in self.rows.values())]
-
-    @property
-    def n(self) -> str:
-        """The numbers of windows it was measured on, as text."""
-        found = sorted({m.n for row in self.rows.values() for m in row.values() if m.n is not None})
-        if not found:
-            return "not recorded"
-        return str(found[0]) if len(found) == 1 else f"{found[0]}–{found[-1]}"
+        """Value, interval and n as text, as far as they are known."""
+        text = f"{self.value:.3f}"
+        if self.low is not None and self.high is not None:
+            text += f" [{self.low:.3f}, {self.high:.3f}]"
+        return text + (f", n = {self.n:,}" if self.n else "")
 
 
 class Evaluation:
-    """The tables of an evaluation folder."""
+    """The tables of an evaluation folder: per provenance and voice, the cells of the table's columns."""
 
-    def __init__(self, tables: list[Table]) -> None:
+    def __init__(self, tables: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
         self.tables = tables
 
     @classmethod
@@ -116,24 +79,23 @@ class Evaluation:
         """
         artifact.Manifest.read(folder, kind="evaluation")
         tables = required(artifact.read_metrics(folder), "table", folder)
-        found = [
-            Table(provenance, rows)
-            for provenance in PROVENANCES
-            if (rows := _rows(tables.get(provenance) or {}))
-        ]
-        if not found:
+        measured = {provenance: tables[provenance] for provenance in PROVENANCES if tables.get(provenance)}
+        rows = [row for rows in measured.values() for row in rows.values()]
+        if not rows or any(Measurement.of(row.get("coherence")) is None for row in rows):
             raise ArtifactError(
-                found=f"{folder}: a table without a measured row",
+                found=f"{folder}: a table without a measured row, or a row without coherence",
                 expected="rows per voice under table.real or table.synthetic",
                 next="run python -m training.evaluate again",
             )
-        return cls(found)
+        return cls(measured)
 
-    def row(self, voice: str) -> list[tuple[str, dict[str, Measurement]]]:
-        """A voice's measurements per provenance."""
-        return [(table.provenance, table.rows[voice]) for table in self.tables if voice in table.rows]
+    def markdown(self) -> dict[str, str]:
+        """The table of each provenance."""
+        return {provenance: table_markdown(rows) for provenance, rows in self.tables.items()}
 
-    def model_index(self, voice: str, *, model_name: str, task_type: str, dataset: str) -> list[dict[str, Any]]:
+    def model_index(
+        self, voice: str, *, model_name: str, task_type: str, dataset: str
+    ) -> list[dict[str, Any]]:
         """A voice's measurements as the Hub's `model-index`."""
         results = [
             EvalResult(
@@ -144,13 +106,13 @@ class Evaluation:
                 dataset_config="windows",
                 dataset_split="test",
                 metric_type=_HUB_METRIC_TYPES.get(metric, metric),
-                metric_name=f"{METRIC_NAMES[metric]}, {provenance} windows",
-                metric_value=round(row[metric].value, 4),
-                metric_args=_metric_args(provenance, row[metric]),
+                metric_name=f"{heading[0].upper()}{heading[1:]}, {provenance} windows",
+                metric_value=round(measured.value, _DIGITS),
+                metric_args=_metric_args(provenance, measured),
             )
-            for provenance, row in self.row(voice)
-            for metric in METRIC_NAMES
-            if metric in row
+            for provenance, rows in self.tables.items()
+            for metric, heading in COLUMNS.items()
+            if (measured := Measurement.of(rows.get(voice, {}).get(metric))) is not None
         ]
         return eval_results_to_model_index(model_name, results) if results else []
 
@@ -173,19 +135,8 @@ def required(metrics: Mapping[str, Any], key: str, folder: Path) -> Any:
     return value
 
 
-def _rows(rows: Mapping[str, Any]) -> dict[str, dict[str, Measurement]]:
-    read = {
-        voice: {name: m for name in METRIC_NAMES if (m := Measurement.of(row.get(name))) is not None}
-        for voice, row in rows.items()
-        if isinstance(row, Mapping)
-    }
-    return {voice: row for voice, row in read.items() if row}
-
-
-def _metric_args(provenance: str, measurement: Measurement) -> dict[str, Any]:
-    interval = (
-        {"low": round(measurement.low, 4), "high": round(measurement.high, 4)}
-        if measurement.low is not None and measurement.high is not None
-        else {}
-    )
-    return {"provenance": provenance, **({"n": measurement.n} if measurement.n else {}), **interval}
+def _metric_args(provenance: str, measured: Measurement) -> dict[str, Any]:
+    """Provenance, n and interval of a measurement; what was not recorded is left out."""
+    ends = {"low": measured.low, "high": measured.high}
+    interval = {name: round(end, _DIGITS) for name, end in ends.items() if end is not None}
+    return {"provenance": provenance, **({"n": measured.n} if measured.n else {}), **interval}

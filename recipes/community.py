@@ -3,7 +3,7 @@
     python -m recipes.community --hub URL --release release.json --dataset DIR ... --out community.json
 
 Each check compares what came from the Hub with the files that were pushed, and fails when they differ.
-HF_ENDPOINT must name the Hub and HF_HOME an empty folder before Python starts: the clients read them on import.
+HF_ENDPOINT must name the Hub and HF_HOME an empty folder before Python starts: clients read them on import.
 """
 
 import argparse
@@ -59,7 +59,9 @@ def check_dataset(repo_id: str, tag: str, folder: Path) -> dict[str, Any]:
             path = DATASET.legacy if configuration == "legacy" else getattr(DATASET, configuration)(split)
             pushed = parquet.read_table(folder / path)
             same = loaded[split].with_format("arrow")[:].cast(pushed.schema).equals(pushed)
-            _expect(same, f"{configuration}/{split} of {repo_id} differs from {path}", "the rows that were pushed")
+            _expect(
+                same, f"{configuration}/{split} of {repo_id} differs from {path}", "the rows that were pushed"
+            )
             rows[configuration][str(split)] = pushed.num_rows
     _expect(set(rows["windows"]) == set(SPLITS), f"splits {sorted(rows['windows'])}", f"splits {SPLITS}")
     print(f"datasets: {repo_id}@{tag}: {rows['windows']}", flush=True)
@@ -87,7 +89,9 @@ def _answer(base: str, adapter: str, prompt: list[dict[str, str]], **revision: s
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(adapter, **revision)
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, **revision), adapter, **revision)
+    model = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(base, **revision), adapter, **revision
+    )
     inputs = tokenizer.apply_chat_template(
         prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
@@ -103,7 +107,9 @@ def check_student(repo_id: str, tag: str, folder: Path) -> dict[str, Any]:
     from huggingface_hub import hf_hub_download
 
     path = Path(hf_hub_download(repo_id, STUDENT.int8, revision=tag))
-    _expect(sha256_file(path) == sha256_file(folder / STUDENT.int8), f"{path.name} differs", "the graph pushed")
+    _expect(
+        sha256_file(path) == sha256_file(folder / STUDENT.int8), f"{path.name} differs", "the graph pushed"
+    )
     golden = json.loads(Path(hf_hub_download(repo_id, STUDENT.golden, revision=tag)).read_text())
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     worst = 0.0
@@ -120,8 +126,12 @@ def check_student(repo_id: str, tag: str, folder: Path) -> dict[str, Any]:
         expected = np.array(window["int8"]["shape_probs"])
         worst = max(worst, float(np.abs(outputs["shape_probs"][0] - expected).max()))
         same = outputs["token_ids"][0].tolist() == window["int8"]["token_ids"]
-        _expect(same, f"tokens {outputs['token_ids'][0].tolist()}", f"{window['int8']['token_ids']} as recorded")
-    _expect(worst <= golden["tolerance"], f"shape probabilities off by {worst}", f"within {golden['tolerance']}")
+        _expect(
+            same, f"tokens {outputs['token_ids'][0].tolist()}", f"{window['int8']['token_ids']} as recorded"
+        )
+    _expect(
+        worst <= golden["tolerance"], f"shape probabilities off by {worst}", f"within {golden['tolerance']}"
+    )
     print(f"onnxruntime: {repo_id}@{tag}: {len(golden['windows'])} golden windows reproduced", flush=True)
     return {"golden_windows": len(golden["windows"]), "largest_difference": worst}
 

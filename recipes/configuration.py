@@ -96,7 +96,10 @@ class Recipe:
         if not isinstance(content, dict) or set(content) - known:
             raise _wrong(f"{path}: {set(content or ()) - known or 'no mapping'}", ", ".join(sorted(known)))
         try:
-            values = {name: sections[name](**value) if name in sections else value for name, value in content.items()}
+            values = {
+                name: sections[name](**value) if name in sections else value
+                for name, value in content.items()
+            }
             values["sources"] = tuple(values.get("sources") or ())
             return cls(path=Path(path), **values)
         except TypeError as error:
@@ -104,4 +107,6 @@ class Recipe:
 
 
 def _wrong(found: str, expected: str) -> ConfigurationError:
-    return ConfigurationError(found=found, expected=expected, next="correct the recipe, or start from recipes/demo.yaml")
+    return ConfigurationError(
+        found=found, expected=expected, next="correct the recipe, or start from recipes/demo.yaml"
+    )

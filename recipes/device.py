@@ -46,11 +46,17 @@ def main() -> None:
     every, states = recipe.device.every, recipe.device.states
     print(f"listening: {states} states, {every:g} s apart", flush=True)
     heard = json.loads(
-        device.lumen("express", "--live", "--states", str(states), "--every", str(every), "--json", quiet=True)
+        device.lumen(
+            "express", "--live", "--states", str(states), "--every", str(every), "--json", quiet=True
+        )
     )
-    print("[{mark}] {expression}   ({words})   confidence {confidence:.2f}".format(
-        mark=heard["source"], words=" ".join(heard["lumen_words"]), **{k: heard[k] for k in ("expression", "confidence")}
-    ))
+    print(
+        "[{mark}] {expression}   ({words})   confidence {confidence:.2f}".format(
+            mark=heard["source"],
+            words=" ".join(heard["lumen_words"]),
+            **{k: heard[k] for k in ("expression", "confidence")},
+        )
+    )
     write_json(arguments.out, {"release_sha256": release, **heard, "packages": device.packages()})
 
 

@@ -54,7 +54,9 @@ def open_hub(settings: LocalHub, url: str | None) -> Iterator[Hub]:
     if url:
         token = os.environ.get("HF_TOKEN") or huggingface_hub.get_token()
         if not token:
-            raise HubError(found=f"no token for {url}", expected="HF_TOKEN or a login", next="run: hf auth login")
+            raise HubError(
+                found=f"no token for {url}", expected="HF_TOKEN or a login", next="run: hf auth login"
+            )
         yield Hub(url.rstrip("/"), token, local=False)
         return
     root = Path(settings.root)

@@ -5,6 +5,7 @@ from pathlib import Path
 from eisv_lumen import __version__
 from recipes.configuration import REPOSITORIES, Recipe
 from recipes.local_hub import Hub
+from recipes.signing import TRUSTED_KEYS, ensure_keys
 from recipes.stages import Stage
 
 _NO_XET = {"HF_HUB_DISABLE_XET": "1"}
@@ -65,7 +66,7 @@ def building(recipe: Recipe, out: Path, sources: list[Path]) -> list[Stage]:
         ),
         stage(
             "student",
-            "distils a transformer that hears the raw window, exports it to ONNX and INT8, judges it (Gate 2)",
+            "distils a transformer that hears raw windows, exports it as ONNX and INT8, judges it (Gate 2)",
             "training.train_student",
             *config("student"),
             *folders("dataset", "labels", "teacher"),
@@ -100,16 +101,16 @@ def building(recipe: Recipe, out: Path, sources: list[Path]) -> list[Stage]:
 
 
 def publishing(recipe: Recipe, out: Path, hub: Hub, version: str) -> list[Stage]:
-    """From folders to a release, a device that speaks it, and a community that loads it."""
+    """From folders to a signed release, a device that speaks it, and a community that loads it."""
     folders = [part for name in REPOSITORIES for part in (f"--{name}", out / name)]
     record = out / RELEASE_RECORD
-    keys = out / "keys"
+    keys = ensure_keys(out / "keys")
     return [
         Stage(
             "release",
             f"publishes {version} as five repositories, one commit each, and tags them last",
             ["-m", "hub.release", "--recipe", recipe.path, "--version", version, "--endpoint", hub.url]
-            + ["--key", keys / "release-key.pem", *folders, "--out", record.parent],
+            + [*keys, *folders, "--out", record.parent],
             record,
             environment=hub.environment,
         ),
@@ -117,7 +118,7 @@ def publishing(recipe: Recipe, out: Path, hub: Hub, version: str) -> list[Stage]
             "device",
             "installs the wheel alone in an empty environment, pulls the release, verifies it and speaks",
             ["-m", "recipes.device", "--recipe", recipe.path, "--hub", hub.url, "--wheel", wheel_path(out)]
-            + ["--trust", keys / "trusted-keys.json", "--release", record, "--out", out / "device.json"],
+            + ["--trust", out / "keys" / TRUSTED_KEYS, "--release", record, "--out", out / "device.json"],
             out / "device.json",
         ),
         Stage(

@@ -2,7 +2,7 @@
 
     python -m recipes.run --recipe recipes/demo.yaml --out artifacts/demo [--source LOG]... [--hub URL]
 
-Finished stages are skipped, a killed one goes on where it was, and a run that finds nothing to do changes nothing.
+Finished stages are skipped and a killed one goes on where it was; a run with nothing to do changes nothing.
 """
 
 import argparse
@@ -15,7 +15,6 @@ from eisv_lumen.errors import SourceError, exit_with_reason
 from recipes.configuration import Recipe
 from recipes.local_hub import open_hub
 from recipes.plan import building, publishing
-from recipes.signing import ensure_keys
 from recipes.stages import Stages, peak_memory_mb
 from recipes.summary import print_summary, write_summary
 from recipes.version import plan_version
@@ -39,13 +38,14 @@ def main() -> None:
     total = len(steps) + 3
     for number, stage in enumerate(steps, 1):
         stages.run(stage, f"{number}/{total}")
-    ensure_keys(out / "keys")
     with open_hub(recipe.hub, arguments.hub) as hub:
         version = plan_version(recipe, out, hub)
         for number, stage in enumerate(publishing(recipe, out, hub, version), len(steps) + 1):
             stages.run(stage, f"{number}/{total}")
-        summary = write_summary(recipe, out, hub, stages.seconds, peak_memory_mb(), changed=bool(stages.worked))
-    print_summary(summary, out)
+        summary = write_summary(
+            recipe, out, hub, stages.seconds, peak_memory_mb(), changed=bool(stages.worked)
+        )
+    print_summary(summary, out, local=hub.local)
     if not stages.worked:
         print("\neverything stood already: nothing was changed")
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 from eisv_lumen.artifact import MANIFEST, write_json
 from eisv_lumen.errors import LumenError
 
-_SECONDS_TO_STOP = 60
+_SECONDS_TO_STOP = 5
 
 
 class StageError(LumenError):
@@ -101,12 +100,12 @@ def _run(stage: Stage) -> None:
     try:
         output, _ = process.communicate()
     except BaseException:
-        # Ctrl-C has reached the stage too, a plain kill has not: it may finish what it writes, then it must go.
-        process.send_signal(signal.SIGINT)
+        # Ctrl-C reached the stage too and lets it finish a write; a plain kill reached only this process.
         try:
             process.wait(timeout=_SECONDS_TO_STOP)
         except subprocess.TimeoutExpired:
-            process.kill()
+            process.terminate()
+            process.wait()
         raise
     if process.returncode:
         if output:

@@ -1,4 +1,4 @@
-"""Which version a run publishes: the planned one while it is unfinished, else the next after the newest tag."""
+"""Which version a run publishes: the planned one while unfinished, else the one after the newest tag."""
 
 import hashlib
 import json

@@ -13,7 +13,7 @@ from eisv_lumen import artifact, expression
 from eisv_lumen.errors import ArtifactError, LumenError
 from eisv_lumen.layouts import DATASET, SPLITS
 from eisv_lumen.vocabulary import MAX_TOKENS, SHAPE_ID, SHAPES
-from eisv_lumen.windows import Windows
+from eisv_lumen.windows import WINDOW_LENGTH, Windows
 
 _COLUMNS = (
     "window_id",
@@ -165,7 +165,7 @@ def _windows(states: pa.Array, times: pa.Array, drift: pa.Array) -> Windows:
     lengths = _numbers(times.value_lengths()).astype(int) if len(times) else np.zeros(0, int)
     if len(times) and (_numbers(states.value_lengths()) != lengths).any():
         raise ValueError("as many times as states in every window")
-    mask = np.arange(lengths.max(initial=0))[None] < lengths[:, None]
+    mask = np.arange(lengths.max(initial=WINDOW_LENGTH))[None] < lengths[:, None]
     rows, flat_times = states.flatten(), _numbers(times.flatten())
     flat_states = _numbers(rows.flatten()).reshape(len(rows), -1)
     if flat_states.shape[1] != 4:

@@ -155,9 +155,8 @@ def list_repositories(call: Call, kind: Kind) -> Response:
 
 
 def repository_info(call: Call, name: RepoName, rest: list[str]) -> Response:
-    """GET a repository, at its default branch or at `revision/R`."""
-    revision = rest[1] if len(rest) == 2 and rest[0] == "revision" else DEFAULT_BRANCH
-    row = repository_row(call.repository(name), revision, blobs=call.flag("blobs"))
+    """GET a repository at revision/R."""
+    row = repository_row(call.repository(name), rest[0], blobs=call.flag("blobs"))
     expand = call.request.query_params.getlist("expand") + call.request.query_params.getlist("expand[]")
     if expand:
         row = {key: value for key, value in row.items() if key in ("id", *expand)}

@@ -80,8 +80,9 @@ async def _exchange(process: asyncio.subprocess.Process, body: bytes) -> AsyncIt
             yield chunk
     finally:
         feeding.cancel()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
 
 

@@ -1,6 +1,6 @@
 """What streams in: commits, and large files under signed addresses."""
 
-import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -35,13 +35,12 @@ async def commit(call: Call, name: RepoName, branch: str) -> Response:
             with call.hub.repositories.writing(name) as held:
                 return apply_commit(held, branch, reader, account)
 
-        # A client that leaves now must not leave half a commit's work to a closed batch.
-        oid = await asyncio.shield(asyncio.ensure_future(run_in_threadpool(put)))
+        oid = await run_in_threadpool(put)
     url = f"{call.base}/{name.prefix}{name.id}/commit/{oid}"
     return answer({"success": True, "commitOid": oid, "commitUrl": url, "pullRequestUrl": None, "hookOutput": ""})
 
 
-async def _pieces(call: Call) -> Any:  # noqa: ANN401 - an async iterator of bytes
+async def _pieces(call: Call) -> AsyncIterator[bytes]:
     """The body in larger pieces than the network brings, to change threads less often."""
     piece = bytearray()
     async for chunk in call.chunks():

@@ -1,0 +1,180 @@
+"""What a folder must be before it is published: complete, gated, carded, and free of secrets and pickles."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from eisv_lumen import artifact
+from eisv_lumen.errors import ArtifactError, GateError, VerificationError
+from eisv_lumen.release import ROLES, safe_path
+from eisv_lumen.signing import SigningKey
+
+MAX_FILES = 10_000
+_PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".msgpack", ".h5"}
+_WITH_CODE = {"student", "space"}
+_CODE = {".py", ".sh", ".so", ".pyc", ".whl"}
+_SECRETS = re.compile(
+    rb"\bhf_[A-Za-z0-9]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b"
+    rb"|\bgh[pousr]_[A-Za-z0-9]{36,}|\bsk-[A-Za-z0-9_-]{32,}|\bxox[abpr]-[A-Za-z0-9-]{20,}"
+)
+_FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", re.DOTALL)
+_BLOCK = 1 << 20
+
+
+def validate(
+    folders: Mapping[str, Path], base_repo_id: str, key: SigningKey, token: str | None
+) -> dict[str, artifact.Manifest]:
+    """Check every folder of a release; nothing is sent before all of them pass.
+
+    Args:
+        folders: Artifact folder per role.
+        base_repo_id: Repository under which the adapter's base is published.
+        key: The signing key, which must not lie in any of them.
+        token: The Hub token, likewise.
+
+    Returns:
+        The manifest of each.
+
+    Raises:
+        ArtifactError: A folder is incomplete, damaged, of the wrong kind, or has no valid card.
+        GateError: A gate was not passed, or parity was not measured.
+        VerificationError: A secret, a pickle, or executable content where none belongs.
+    """
+    manifests = {}
+    for role in ROLES:
+        manifests[role] = artifact.verify(folders[role], kind=role)
+        _check_card(folders[role])
+        _check_content(folders[role], role, key, token)
+    _check_gates(folders)
+    _check_base(folders["teacher"], base_repo_id)
+    return manifests
+
+
+def front_matter(card: Path) -> dict[str, Any]:
+    """The YAML front matter of a card.
+
+    Raises:
+        ArtifactError: There is none, or it is no mapping, or a value in it is empty.
+    """
+    try:
+        match = _FRONT_MATTER.match(card.read_text("utf-8"))
+        values = yaml.safe_load(match.group(1)) if match else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise _no_card(card, type(error).__name__) from error
+    if not isinstance(values, dict) or not values:
+        raise _no_card(card, "no front matter")
+    empty = [name for name, value in values.items() if value is None or value == []]
+    if empty:
+        raise _no_card(card, f"nothing under {', '.join(map(str, empty))}")
+    return values
+
+
+def _check_card(folder: Path) -> None:
+    card = folder / artifact.CARD
+    values = front_matter(card)
+    if not isinstance(values.get("license"), str):
+        raise _no_card(card, "no license")
+    if not card.read_text("utf-8").split("---", 2)[2].strip():
+        raise _no_card(card, "no text under the front matter")
+
+
+def _check_content(folder: Path, role: str, key: SigningKey, token: str | None) -> None:
+    paths = sorted(folder.rglob("*"))
+    if len(paths) > MAX_FILES:
+        raise _unfit(folder, f"{len(paths)} files", f"at most {MAX_FILES}")
+    for path in paths:
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            raise _unfit(path, "a link", "files only")
+        if not path.is_file():
+            continue
+        if not safe_path(name):
+            raise _unfit(path, "a hidden or odd file name", "plain names")
+        _check_kind(path, role)
+        _check_secrets(path, key, token)
+
+
+def _check_kind(path: Path, role: str) -> None:
+    suffix = path.suffix.lower()
+    with path.open("rb") as file:
+        head = file.read(4)
+    if suffix in _PICKLES or (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05" and len(head) > 1):
+        raise _unfit(path, "a format that can run code when it is loaded", "safetensors, ONNX, parquet, JSON")
+    if suffix in _CODE and role not in _WITH_CODE:
+        raise _unfit(path, f"code in the {role}", "data only")
+    if suffix in _CODE - {".py"} and role != "space":
+        raise _unfit(path, f"a {suffix} file in the {role}", "data, and readable Python")
+
+
+def _check_secrets(path: Path, key: SigningKey, token: str | None) -> None:
+    overlap = b""
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            content = overlap + block
+            own = token is not None and token.encode() in content
+            if own or key.appears_in(content) or _SECRETS.search(content):
+                raise _unfit(path, "something that looks like a token or a private key", "no secrets")
+            overlap = content[-256:]
+
+
+def _check_gates(folders: Mapping[str, Path]) -> None:
+    for role, measurement in (("teacher", "gate_1"), ("student", "gate_2"), ("student", "parity")):
+        measured = artifact.read_metrics(folders[role]).get(measurement)
+        if not isinstance(measured, dict):
+            raise GateError(
+                found=f"no {measurement} in the metrics of {folders[role]}",
+                expected=f"a {role} that was measured",
+                next=f"train the {role} again",
+            )
+        if measured.get("passed") is not True:
+            raise GateError(
+                found=f"{measurement} of {folders[role]} was not passed: {_short(measured)}",
+                expected=f"a {role} that passed {measurement}",
+                next=f"train the {role} longer or on more data; nothing was published",
+            )
+
+
+def _check_base(teacher: Path, base_repo_id: str) -> None:
+    path = teacher / "adapter_config.json"
+    try:
+        named = json.loads(path.read_text("utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            found=f"{path}: {type(error).__name__}",
+            expected="the configuration of a peft adapter",
+            next="train the teacher again",
+        ) from error
+    if named != base_repo_id:
+        raise ArtifactError(
+            found=f"an adapter whose base is {named!r}",
+            expected=f"{base_repo_id}, where its base is published",
+            next="train the teacher with the base's repository name as in the recipe",
+        )
+
+
+def _short(measured: Mapping[str, Any]) -> str:
+    numbers = {name: value for name, value in measured.items() if isinstance(value, int | float)}
+    return (
+        ", ".join(f"{name} {value:.4g}" for name, value in numbers.items() if name != "passed")
+        or "no numbers"
+    )
+
+
+def _no_card(card: Path, reason: str) -> ArtifactError:
+    return ArtifactError(
+        found=f"{card}: {reason}",
+        expected="a card with valid front matter",
+        next="write the cards: python -m model_cards.render",
+    )
+
+
+def _unfit(path: Path, found: str, expected: str) -> VerificationError:
+    return VerificationError(
+        found=f"{path}: {found}",
+        expected=expected,
+        next="build the folder again without it; nothing was published",
+    )

@@ -1,0 +1,284 @@
+"""One function per kind of artifact: what its folder holds, to the text of its README.md."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from eisv_lumen import artifact
+from eisv_lumen.artifact import Manifest
+from eisv_lumen.errors import ArtifactError
+from eisv_lumen.layouts import DATASET, SPLITS, STUDENT
+from eisv_lumen.metrics import COLUMNS
+from eisv_lumen.prompts import design_messages
+from eisv_lumen.vocabulary import SHAPES
+from model_cards.facts import Fact, facts, origin
+from model_cards.front_matter import (
+    DatasetFrontMatter,
+    FrontMatter,
+    ModelFrontMatter,
+    SpaceFrontMatter,
+    size_category,
+)
+from model_cards.measurements import METRIC_MEANINGS, PROVENANCES, Evaluation, required
+from model_cards.names import ReleaseNames
+
+HUB = "https://huggingface.co"
+CONFIDENCE_GATE = 0.6
+SPACE_SETTINGS = "space.json"
+_TAGS = ("eisv", "lumen", "trajectory", "embodied-agent", "raspberry-pi")
+_LICENSE = "apache-2.0"
+_LANGUAGE = ("en",)
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Artifact folders by kind; those that are not at hand are None."""
+
+    dataset: Path | None = None
+    base: Path | None = None
+    teacher: Path | None = None
+    student: Path | None = None
+    evaluation: Path | None = None
+    space: Path | None = None
+
+
+def dataset_card(folders: Folders, names: ReleaseNames) -> str:
+    """Card of a dataset folder.
+
+    Raises:
+        ArtifactError: The folder is no dataset, or lacks measurements that a card needs.
+    """
+    folder = _folder(folders, "dataset")
+    manifest, metrics = Manifest.read(folder, kind="dataset"), artifact.read_metrics(folder)
+    counts = required(metrics, "counts", folder)
+    shape_counts = required(metrics, "shapes", folder)
+    front_matter = DatasetFrontMatter(
+        license=_LICENSE,
+        pretty_name="UNITARES EISV trajectories",
+        language=_LANGUAGE,
+        size_categories=(size_category(sum(sum(split.values()) for split in counts.values())),),
+        task_categories=("text-generation", "tabular-classification"),
+        annotations_creators=("machine-generated",),
+        tags=(*_TAGS, "time-series", "datasets"),
+        configs=dataset_configs(manifest),
+    )
+    values = {
+        "repo": names.repo("dataset"),
+        "splits": {split: counts[split] for split in SPLITS if split in counts},
+        "provenances": [p for p in PROVENANCES if any(p in split for split in counts.values())],
+        "shapes": SHAPES,
+        "shape_counts": shape_counts,
+        "sources": [_source_line(source) for source in metrics.get("sources") or ()],
+        "dropped": facts(metrics.get("dropped") or {}),
+        "feedback": ", ".join(f"{fact.name}: {fact.value}" for fact in facts(metrics.get("feedback") or {})),
+        "split_note": metrics.get("split_note"),
+        "origin": origin(manifest),
+    }
+    return _render("dataset", front_matter, values)
+
+
+def dataset_configs(manifest: Manifest) -> tuple[dict[str, Any], ...]:
+    """The `configs` of a dataset's front matter: per configuration the file of each split that exists."""
+    paths: dict[str, Callable[[str], str]] = {"windows": DATASET.windows, "expressions": DATASET.expressions}
+    configs: list[dict[str, Any]] = []
+    for name, path in paths.items():
+        files = [{"split": split, "path": path(split)} for split in SPLITS if path(split) in manifest.files]
+        if not files:
+            raise ArtifactError(
+                found=f"a dataset without any file of its {name} configuration",
+                expected=", ".join(path(split) for split in SPLITS),
+                next="build the dataset again",
+            )
+        default = {"default": True} if name == "windows" else {}
+        configs.append({"config_name": name, **default, "data_files": files})
+    if DATASET.legacy in manifest.files:
+        legacy = [{"split": "train", "path": DATASET.legacy}]
+        configs.append({"config_name": "legacy", "data_files": legacy})
+    return tuple(configs)
+
+
+def base_card(folders: Folders, names: ReleaseNames) -> str:
+    """Card of a base model folder."""
+    folder = _folder(folders, "base")
+    manifest, metrics = Manifest.read(folder, kind="base"), artifact.read_metrics(folder)
+    front_matter = ModelFrontMatter(
+        license=_LICENSE,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        language=_LANGUAGE,
+        datasets=(names.repo("dataset"),),
+        tags=(*_TAGS, "qwen3"),
+    )
+    values = {
+        "repo": names.repo("base"),
+        "teacher": names.repo("teacher"),
+        "measured": facts(metrics),
+        "settings": facts(manifest.configuration),
+        "origin": origin(manifest),
+    }
+    return _render("base", front_matter, values)
+
+
+def teacher_card(folders: Folders, names: ReleaseNames) -> str:
+    """Card of a teacher folder; its table and `model-index` come from the evaluation folder."""
+    folder, evaluation = _folder(folders, "teacher"), Evaluation.read(_folder(folders, "evaluation"))
+    manifest, metrics = Manifest.read(folder, kind="teacher"), artifact.read_metrics(folder)
+    gate = required(metrics, "gate_1", folder)
+    front_matter = ModelFrontMatter(
+        license=_LICENSE,
+        library_name="peft",
+        pipeline_tag="text-generation",
+        language=_LANGUAGE,
+        base_model=names.repo("base"),
+        base_model_relation="adapter",
+        datasets=(names.repo("dataset"),),
+        tags=(*_TAGS, "lora"),
+        model_index=_model_index(evaluation, "Teacher", "text-generation", names, "teacher"),
+    )
+    values = {
+        **_model_values(evaluation, names, manifest),
+        "repo": names.repo("teacher"),
+        "gate_passed": required(metrics, "gate_1.passed", folder),
+        "gate": facts(gate),
+        "settings": facts(manifest.configuration) + facts(metrics.get("training") or {}),
+        "prompt": _example_prompt(),
+    }
+    return _render("teacher", front_matter, values)
+
+
+def student_card(folders: Folders, names: ReleaseNames) -> str:
+    """Card of a student folder; its table and `model-index` come from the evaluation folder."""
+    folder, evaluation = _folder(folders, "student"), Evaluation.read(_folder(folders, "evaluation"))
+    manifest, metrics = Manifest.read(folder, kind="student"), artifact.read_metrics(folder)
+    gate = required(metrics, "gate_2", folder)
+    front_matter = ModelFrontMatter(
+        license=_LICENSE,
+        library_name="transformers",
+        pipeline_tag="tabular-classification",
+        language=_LANGUAGE,
+        datasets=(names.repo("dataset"),),
+        tags=(*_TAGS, "onnx", "distillation", "time-series"),
+        model_index=_model_index(evaluation, "Student", "tabular-classification", names, "student"),
+    )
+    values = {
+        **_model_values(evaluation, names, manifest),
+        "repo": names.repo("student"),
+        "int8_path": STUDENT.int8,
+        "gate_confidence": CONFIDENCE_GATE,
+        "parameters": metrics.get("parameters"),
+        "gate_passed": required(metrics, "gate_2.passed", folder),
+        "gate": facts(gate),
+        "parity": facts(metrics.get("parity") or {}),
+        "sizes": facts(metrics.get("sizes") or {}),
+        "settings": facts(manifest.configuration) + facts(metrics.get("training") or {}),
+    }
+    return _render("student", front_matter, values)
+
+
+def space_card(folders: Folders, names: ReleaseNames) -> str:
+    """Card of a Space folder: its settings are in the folder's `space.json`."""
+    folder = _folder(folders, "space")
+    manifest = Manifest.read(folder, kind="space")
+    try:
+        settings = json.loads((folder / SPACE_SETTINGS).read_text("utf-8"))
+        front_matter = SpaceFrontMatter(**settings["front_matter"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ArtifactError(
+            found=f"{folder}/{SPACE_SETTINGS}: {type(error).__name__}",
+            expected="the settings that python -m hub.build_space writes",
+            next="build the Space again",
+        ) from error
+    values = {
+        "title": front_matter.title,
+        "hub": HUB,
+        "student": settings["student"],
+        "revision": settings.get("revision"),
+        "examples": settings.get("examples"),
+        "sdk_version": front_matter.sdk_version,
+        "gate_confidence": CONFIDENCE_GATE,
+        "origin": origin(manifest),
+    }
+    return _render("space", front_matter, values)
+
+
+CARDS: dict[str, Callable[[Folders, ReleaseNames], str]] = {
+    "dataset": dataset_card,
+    "base": base_card,
+    "teacher": teacher_card,
+    "student": student_card,
+    "space": space_card,
+}
+"""What renders the card of each kind of artifact that is published."""
+
+
+def _render(kind: str, front_matter: FrontMatter, values: Mapping[str, Any]) -> str:
+    environment = Environment(
+        loader=PackageLoader("model_cards"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown, not HTML; cells are escaped by their own filter.
+    )
+    environment.filters["cell"] = lambda value: str(value).replace("|", "\\|").replace("\n", " ")
+    environment.filters["thousands"] = lambda value: f"{value:,}"
+    environment.globals.update(columns=COLUMNS, meanings=METRIC_MEANINGS)
+    body = environment.get_template(f"{kind}.md.jinja").render(values)
+    return f"---\n{front_matter.to_yaml()}---\n{body}"
+
+
+def _model_values(evaluation: Evaluation, names: ReleaseNames, manifest: Manifest) -> dict[str, Any]:
+    return {
+        "hub": HUB,
+        "dataset": names.repo("dataset"),
+        "base": names.repo("base"),
+        "student": names.repo("student"),
+        "evaluation": evaluation,
+        "origin": origin(manifest),
+    }
+
+
+def _model_index(
+    evaluation: Evaluation, voice: str, task_type: str, names: ReleaseNames, kind: str
+) -> tuple[dict[str, Any], ...]:
+    index = evaluation.model_index(
+        voice, model_name=getattr(names, kind), task_type=task_type, dataset=names.repo("dataset")
+    )
+    return tuple(index)
+
+
+def _folder(folders: Folders, kind: str) -> Path:
+    folder = getattr(folders, kind)
+    if folder is None:
+        raise ArtifactError(
+            found=f"no {kind} folder",
+            expected=f"the {kind} folder that this card speaks of",
+            next=f"pass --{kind} DIR",
+        )
+    return Path(folder)
+
+
+def _source_line(source: str | Mapping[str, Any]) -> str:
+    if isinstance(source, str):
+        return source
+    rest = [Fact.text(key, value) for key, value in source.items() if key not in ("name", "path")]
+    name = source.get("name") or Path(str(source.get("path", "a log"))).name
+    return f"**{name}**" + (": " if rest else "") + "; ".join(text for text in rest if text)
+
+
+def _example_prompt() -> str:
+    """Messages of the design's prompt for an energy that falls, as Python source."""
+    window = SimpleNamespace(
+        n_states=20,
+        duration=38.0,
+        mean=[0.6, 0.6, 0.3, 0.1],
+        first=[-0.0079, 0.0, 0.0, 0.0],
+        second=[0.0, 0.0, 0.0, 0.0],
+    )
+    lines = [f"    {message!r}," for message in design_messages("falling_energy", window)]
+    return "\n".join(["[", *lines, "]"]).replace("'", '"')

@@ -1,0 +1,333 @@
+"""Cards are a pure function of the artifact folders: whole texts, valid front matter, figures as measured."""
+
+import ast
+import copy
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import DatasetCard, ModelCard, SpaceCardData
+from huggingface_hub.repocard import RepoCard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eisv_lumen import artifact
+from eisv_lumen.errors import ArtifactError, ConfigurationError
+from eisv_lumen.vocabulary import SHAPES
+from model_cards import render
+from model_cards.cards import CARDS, Folders
+from model_cards.facts import facts
+from model_cards.front_matter import DatasetFrontMatter, ModelFrontMatter, SpaceFrontMatter
+from model_cards.measurements import METRIC_NAMES, Measurement
+from model_cards.names import ReleaseNames
+
+GOLDEN = Path(__file__).parent / "golden" / "cards"
+KINDS = tuple(CARDS)
+
+DATASET_METRICS = {
+    "counts": {
+        "train": {"real": 820, "synthetic": 800},
+        "validation": {"real": 100},
+        "test": {"real": 104, "synthetic": 90},
+    },
+    "shapes": {
+        "host telemetry": {
+            "native": {"settled_presence": 51, "convergence": 8},
+            "30s": {"settled_presence": 4},
+        },
+        "synthetic": {"native": dict.fromkeys(SHAPES, 98)},
+    },
+    "dropped": {"gap": 3, "impossible reading": 12, "clock stepped back": 1},
+    "sources": ["host telemetry (60 s at 2 Hz, recorded by the kit)", {"name": "log.csv", "readings": 2913}],
+    "feedback": {"kind": "self-scored", "n_updates": 12345},
+}
+ROWS = {
+    "Random": {"coherence": {"value": 0.2664, "low": 0.25, "high": 0.28, "n": 194}, "valid_rate": 1.0},
+    "Rules + feedback": {"coherence": {"value": 0.9312, "low": 0.92, "high": 0.94, "n": 194}},
+    "Teacher": {
+        "coherence": {"value": 0.9713, "low": 0.961, "high": 0.98, "n": 194},
+        "valid_rate": {"value": 0.9948, "low": 0.984, "high": 1.0, "n": 194},
+        "pattern_accuracy": {"value": 0.261, "low": 0.2, "high": 0.32, "n": 194},
+    },
+    "Student": {
+        "coherence": {"value": 0.9611, "low": 0.95, "high": 0.972, "n": 194},
+        "shape_accuracy": {"value": 0.9845, "low": 0.965, "high": 1.0, "n": 194},
+        "diversity": {"value": 3.41, "low": 3.3, "high": 3.5, "n": 194},
+        "ece": 0.0187,
+        "not_a_known_metric": 1.0,
+    },
+}
+EVALUATION_METRICS = {
+    "table": {"real": ROWS, "synthetic": {"Student": {"coherence": {"value": 0.97, "n": 90}}}}
+}
+TEACHER_METRICS = {
+    "gate_1": {"passed": True, "coherence": 0.9713, "valid_rate": 0.9948, "n": 194},
+    "training": {"steps": 120, "seconds": 95.2, "final_loss": 0.4123},
+}
+STUDENT_METRICS = {
+    "gate_2": {"passed": True, "coherence": 0.9611, "ratio": 0.9895, "rss_mb": 61.4},
+    "parity": {"fp32": {"max_probability_difference": 3.1e-7}, "int8": {"shape_agreement": 0.998}},
+    "parameters": 1329871,
+    "sizes": {"onnx/model.onnx": 5512345, "onnx/model_int8.onnx": 1502345},
+}
+SPACE = {
+    "student": "hikewa/eisv-lumen-student",
+    "revision": "v0.1.0",
+    "examples": 48,
+    "front_matter": {
+        "title": "EISV-Lumen Explorer",
+        "emoji": "🌀",
+        "colorFrom": "indigo",
+        "colorTo": "yellow",
+        "sdk": "gradio",
+        "sdk_version": "6.17.3",
+        "python_version": "3.11",
+        "app_file": "app.py",
+        "license": "apache-2.0",
+        "models": ["hikewa/eisv-lumen-student"],
+        "datasets": ["hikewa/unitares-eisv-trajectories"],
+    },
+}
+
+
+def make(out: Path, kind: str, metrics: dict | None, files: dict[str, bytes], configuration: dict) -> Path:
+    with artifact.build(
+        out, kind=kind, configuration=configuration, seed=7, metrics_required=metrics is not None
+    ) as work:
+        for name, content in files.items():
+            path = work.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        work.metrics = metrics
+    return out
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch) -> Folders:
+    monkeypatch.setattr(artifact, "library_versions", lambda: {"numpy": "2.0.0", "onnxruntime": "1.22.0"})
+    parquet = {f"data/{c}/{s}.parquet": b"x" for c in ("windows", "expressions") for s in ("train", "test")}
+    parquet["data/legacy/train.parquet"] = b"x"
+    return Folders(
+        dataset=make(
+            tmp_path / "dataset", "dataset", copy.deepcopy(DATASET_METRICS), parquet, {"stride": 10}
+        ),
+        base=make(tmp_path / "base", "base", {"parameters": 1000, "loss": 1.25}, {}, {"hidden_size": 64}),
+        teacher=make(tmp_path / "teacher", "teacher", TEACHER_METRICS, {}, {"lora": {"r": 16}, "lr": 2e-3}),
+        student=make(tmp_path / "student", "student", STUDENT_METRICS, {}, {"width": 128}),
+        evaluation=make(tmp_path / "evaluation", "evaluation", copy.deepcopy(EVALUATION_METRICS), {}, {}),
+        space=make(tmp_path / "space", "space", None, {"space.json": json.dumps(SPACE).encode()}, {}),
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whole_text(kind, folders):
+    """Set UPDATE_GOLDEN=1 to accept a changed text, then read the difference."""
+    text = CARDS[kind](folders, ReleaseNames())
+    golden = GOLDEN / f"{kind}.md"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.parent.mkdir(parents=True, exist_ok=True)
+        golden.write_text(text, "utf-8")
+    assert text == golden.read_text("utf-8")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_front_matter_is_valid_without_nulls(kind, folders):
+    data = yaml.safe_load(CARDS[kind](folders, ReleaseNames()).split("---\n")[1])
+    assert data["license"] == "apache-2.0"
+
+    def no_nulls(value):
+        assert value is not None and value not in ("", [], {})
+        for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            no_nulls(item)
+
+    no_nulls(data)
+
+
+@pytest.mark.parametrize(("kind", "voice"), [("teacher", "Teacher"), ("student", "Student")])
+def test_model_index_is_the_measured_table(kind, voice, folders):
+    """Parsed back by the Hub's own client, every measured cell is there, with its value and n."""
+    data = ModelCard(CARDS[kind](folders, ReleaseNames())).data
+    found = {
+        (r.metric_name, r.metric_args["provenance"]): (r.metric_value, r.metric_args.get("n"))
+        for r in data.eval_results
+    }
+    expected = {}
+    for provenance, rows in EVALUATION_METRICS["table"].items():
+        for metric, entry in rows.get(voice, {}).items():
+            if metric in METRIC_NAMES:
+                measured = Measurement.of(entry)
+                name = f"{METRIC_NAMES[metric]}, {provenance} windows"
+                expected[name, provenance] = (round(measured.value, 4), measured.n)
+    assert found == expected and found
+    assert {r.dataset_type for r in data.eval_results} == {"hikewa/unitares-eisv-trajectories"}
+    assert data.model_name == f"eisv-lumen-{kind}"
+    if kind == "teacher":
+        assert data.base_model == "hikewa/eisv-lumen-base"
+    # Written out again by the client, nothing is lost.
+    assert (
+        yaml.safe_load(data.to_yaml())["model-index"]
+        == yaml.safe_load(CARDS[kind](folders, ReleaseNames()).split("---\n")[1])["model-index"]
+    )
+
+
+def test_dataset_configs_name_the_files_that_exist(folders):
+    card = DatasetCard(CARDS["dataset"](folders, ReleaseNames()))
+    configs = {config["config_name"]: config for config in card.data.configs}
+    assert list(configs) == ["windows", "expressions", "legacy"] and configs["windows"]["default"] is True
+    for config in configs.values():
+        for file in config["data_files"]:
+            assert (folders.dataset / file["path"]).is_file()
+    # The fixture has no validation files, so none are promised.
+    assert [f["split"] for f in configs["windows"]["data_files"]] == ["train", "test"]
+    assert card.data.size_categories == ["1K<n<10K"]
+
+
+def test_space_front_matter_is_the_hubs(folders):
+    card = RepoCard(CARDS["space"](folders, ReleaseNames()))
+    data = SpaceCardData(**card.data.to_dict())
+    assert (data.sdk, data.app_file, data.python_version) == ("gradio", "app.py", "3.11")
+    assert data.models == ["hikewa/eisv-lumen-student"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_code_in_cards_is_python(kind, folders):
+    for block in re.findall(r"```python\n(.*?)```", CARDS[kind](folders, ReleaseNames()), re.S):
+        ast.parse(block)
+
+
+def test_figures_not_measured_are_not_shown(folders, tmp_path):
+    metrics = {"gate_2": {"passed": False}}
+    bare = make(tmp_path / "bare", "student", metrics, {}, {})
+    text = CARDS["student"](Folders(student=bare, evaluation=folders.evaluation), ReleaseNames())
+    for absent in ("parameters", "The same after export", "### Size", "Training settings", "None", "nan"):
+        assert absent not in text
+    assert "**not passed**" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "metrics", "missing"),
+    [
+        ("dataset", {"shapes": {}}, "counts"),
+        ("teacher", {"training": {}}, "gate_1"),
+        ("student", {"parity": {}}, "gate_2"),
+        ("evaluation", {"table": {"real": {}}}, "measured row"),
+    ],
+)
+def test_required_measurements(kind, metrics, missing, folders, tmp_path):
+    broken = {**vars(folders), kind: make(tmp_path / "broken", kind, metrics, {}, {})}
+    card = CARDS["student" if kind == "evaluation" else kind]
+    with pytest.raises(ArtifactError, match=missing):
+        card(Folders(**broken), ReleaseNames())
+
+
+def test_wrong_kind_of_folder(folders):
+    with pytest.raises(ArtifactError, match="is a base"):
+        CARDS["student"](Folders(student=folders.base, evaluation=folders.evaluation), ReleaseNames())
+
+
+def test_other_names_reach_every_place(folders):
+    names = ReleaseNames(namespace="someone", dataset="my-data", base="my-base")
+    for kind in ("dataset", "base", "teacher", "student"):
+        text = CARDS[kind](folders, names)
+        assert "hikewa" not in text
+        assert "someone/my-data" in text
+
+
+def test_command_writes_atomically_and_keeps_manifests(folders, tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("release: {namespace: someone, names: {dataset: d}}\n")
+    arguments = ["--recipe", str(recipe)] + [
+        part for kind, folder in vars(folders).items() for part in (f"--{kind}", str(folder))
+    ]
+    manifests = {
+        kind: (Path(folder) / "manifest.json").read_bytes() for kind, folder in vars(folders).items()
+    }
+    render.main(arguments)
+    assert capsys.readouterr().out.count("written") == len(KINDS)
+    for kind, folder in vars(folders).items():
+        assert (folder / "manifest.json").read_bytes() == manifests[kind]
+        artifact.verify(folder)
+        assert (folder / "README.md").is_file() == (kind != "evaluation")
+    assert not list(tmp_path.glob(".*card-partial"))
+    render.main(arguments)
+    assert capsys.readouterr().out.count("unchanged") == len(KINDS)
+
+
+def test_a_folder_that_cannot_be_described_leaves_every_card(folders, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("release: {namespace: someone}\n")
+    with pytest.raises(ArtifactError):
+        render.main(["--recipe", str(recipe), "--dataset", str(folders.dataset), "--student", str(tmp_path)])
+    assert not (folders.dataset / "README.md").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "release: 3", "release: {names: {moon: x}}", "release: {namespace: 'a b'}", "["]
+)
+def test_unusable_recipes(content, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(content)
+    with pytest.raises(ConfigurationError):
+        ReleaseNames.read(recipe)
+    with pytest.raises(ConfigurationError):
+        ReleaseNames.read(tmp_path / "absent.yaml")
+
+
+def test_demo_recipe_is_readable():
+    names = ReleaseNames.read(Path(__file__).parents[1] / "recipes" / "demo.yaml")
+    assert names.repo("student") == "hikewa/eisv-lumen-student"
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        (ModelFrontMatter, {"license": "mine"}),
+        (ModelFrontMatter, {"tags": ("Two Words",)}),
+        (SpaceFrontMatter, {"colorFrom": "teal"}),
+        (SpaceFrontMatter, {"sdk": "flask"}),
+        (SpaceFrontMatter, {"short_description": "x" * 61}),
+        (DatasetFrontMatter, {"configs": ({"config_name": "a"},)}),
+    ],
+)
+def test_front_matter_refuses_what_the_hub_would(kind, change):
+    valid = {
+        ModelFrontMatter: {"license": "mit", "library_name": "peft", "pipeline_tag": "text-generation"},
+        SpaceFrontMatter: SPACE["front_matter"],
+        DatasetFrontMatter: {
+            "license": "mit",
+            "pretty_name": "x",
+            "language": ("en",),
+            "size_categories": (),
+            "task_categories": (),
+            "configs": ({"config_name": "a", "default": True},),
+        },
+    }[kind]
+    kind(**valid)
+    with pytest.raises(ConfigurationError):
+        kind(**{**valid, **change})
+
+
+def test_front_matter_has_no_other_keys():
+    with pytest.raises(TypeError):
+        ModelFrontMatter(license="mit", library_name="peft", pipeline_tag="x", inference=False)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(max_size=8), json_values, max_size=5))
+def test_any_metrics_can_be_shown(values):
+    for fact in facts(values):
+        assert isinstance(fact.value, str) and fact.value
+
+
+def test_paths_of_the_building_machine_stay_out():
+    rows = facts({"source": "/home/someone/log.csv", "nested": {"where": "~/x"}, "rate": 0.5})
+    assert [tuple(row) for row in rows] == [("rate", "0.5")]

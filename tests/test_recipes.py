@@ -1,0 +1,124 @@
+"""The recipe: its file, its stages, and the version it plans."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from eisv_lumen.errors import ConfigurationError
+from recipes.configuration import Recipe
+from recipes.stages import Stage, StageError, Stages
+from recipes.version import next_version
+
+DEMO = Path("recipes/demo.yaml")
+
+
+def test_demo_recipe_names_every_repository():
+    recipe = Recipe.read(DEMO)
+    assert recipe.release.repo_id("student") == "hikewa/eisv-lumen-student"
+    assert recipe.release.repo_id("dataset") == "hikewa/unitares-eisv-trajectories"
+    assert recipe.record.seconds * recipe.record.hz >= 20
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ("namespace: hikewa", "namespace: ''", "namespace"),
+        ("    space: eisv-lumen-explorer\n", "", "space"),
+        ("seconds: 60", "seconds: 1", "at 2 Hz"),
+        ("training/configs/student.yaml", "no/such.yaml", "no/such.yaml"),
+        ("record:", "recrod:", "recrod"),
+        ("port: 8700", "prot: 8700", "prot"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_what_was_found(tmp_path, old, new, found):
+    text = DEMO.read_text()
+    assert old in text
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ConfigurationError, match=found):
+        Recipe.read(path)
+
+
+def test_a_missing_recipe_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="nothing.yaml"):
+        Recipe.read(tmp_path / "nothing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ([], "0.1.0"),
+        (["v0.1.0"], "0.1.1"),
+        (["v0.9.0", "v0.10.3", "v0.2.9"], "0.10.4"),
+        (["latest", "v1", "v2.0.0-rc1"], "0.1.0"),
+    ],
+)
+def test_the_next_version_follows_the_newest_semantic_tag(tags, expected):
+    assert next_version(tags, "0.1.0") == expected
+
+
+def stage_writing(path: Path, text: str, code: int = 0) -> Stage:
+    program = f"import pathlib, sys; pathlib.Path({str(path)!r}).write_text({text!r}); sys.exit({code})"
+    return Stage("write", "writes a file", ["-c", program], path)
+
+
+def test_a_stage_is_timed_when_it_worked_and_not_when_nothing_changed(tmp_path, capsys):
+    record = tmp_path / "stages.json"
+    stages = Stages(record)
+    stages.run(stage_writing(tmp_path / "result", "one"), "1/1")
+    assert stages.worked == ["write"]
+    again = Stages(record)
+    again.run(stage_writing(tmp_path / "result", "one"), "1/1")
+    assert again.worked == []
+    assert again.seconds == stages.seconds == json.loads(record.read_text())
+    again.run(stage_writing(tmp_path / "result", "two"), "1/1")
+    assert again.worked == ["write"]
+    assert "unchanged" in capsys.readouterr().out
+
+
+def test_a_failing_stage_stops_the_run_with_its_exit_code(tmp_path):
+    stages = Stages(tmp_path / "stages.json")
+    with pytest.raises(StageError, match="exit code 2") as caught:
+        stages.run(stage_writing(tmp_path / "result", "half", code=2), "1/1")
+    assert caught.value.exit_code == 2
+    assert stages.seconds == {}
+
+
+def test_a_missing_source_leaves_with_two_and_writes_nothing(tmp_path):
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, "-m", "recipes.run", "--out", out, "--source", tmp_path / "gone.csv"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "found: no file" in done.stderr and "next:" in done.stderr
+    assert not out.exists()
+
+
+def test_a_killed_run_stops_its_stage_too(tmp_path):
+    pid, waiting, runner = tmp_path / "pid", tmp_path / "waiting.py", tmp_path / "runner.py"
+    waiting.write_text(
+        "import os, pathlib, time\n"
+        f"pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\ntime.sleep(120)\n"
+    )
+    runner.write_text(
+        "import signal\nfrom pathlib import Path\nfrom recipes.run import _terminate\n"
+        "from recipes.stages import Stage, Stages\nsignal.signal(signal.SIGTERM, _terminate)\n"
+        f"stage = Stage('wait', 'waits', [{str(waiting)!r}], Path({str(tmp_path / 'result')!r}))\n"
+        f"Stages(Path({str(tmp_path / 'stages.json')!r})).run(stage, '1/1')\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, runner], stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
+    )
+    deadline = time.monotonic() + 30
+    while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(timeout=30) != 0
+    assert not Path(f"/proc/{pid.read_text()}").exists()

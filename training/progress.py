@@ -1,0 +1,113 @@
+"""What a training run tells while it runs, and what it leaves written down."""
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class Progress(TrainerCallback):
+    """One line on standard error that moves: step, loss, time left; every tenth of the run where it is no
+    terminal.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._began = self._first_step = 0.0
+        self._loss = math.nan
+        self._tenth = -1
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Remember when and where the run began, or went on."""
+        self._began, self._first_step = time.monotonic(), state.global_step
+        self._tenth = int(10 * state.global_step / max(state.max_steps, 1))
+        if state.global_step:
+            print(f"{self.name}: goes on at step {state.global_step} of {state.max_steps}", file=sys.stderr)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Keep the newest loss to show."""
+        self._loss = (logs or {}).get("loss", self._loss)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Show where the run is."""
+        done, total = state.global_step, max(state.max_steps, 1)
+        tenth = int(10 * done / total)
+        if not sys.stderr.isatty() and tenth == self._tenth:
+            return
+        self._tenth = tenth
+        rate = (time.monotonic() - self._began) / max(done - self._first_step, 1)
+        line = f"{self.name}: step {done}/{total}  loss {self._loss:.3f}  {rate * (total - done):.0f} s left"
+        end = "\r" if sys.stderr.isatty() and done < total else "\n"
+        print(line.ljust(79), end=end, file=sys.stderr, flush=True)
+
+
+class TrainingLog(TrainerCallback):
+    """Every logged value as plain JSON, and as TensorBoard scalars where a folder is given.
+
+    The file survives a killed run beside its checkpoints; entries after the step a run goes on from are
+    written again.
+    """
+
+    def __init__(self, path: Path, tensorboard: Path | None = None) -> None:
+        self.path = Path(path)
+        self._tensorboard = tensorboard
+        self._writer: Any = None
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """What was logged, oldest first."""
+        return json.loads(self.path.read_text("utf-8")) if self.path.is_file() else []
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Drop what a killed run logged after its last checkpoint; open the TensorBoard writer."""
+        self._write([entry for entry in self.entries if entry["step"] <= state.global_step])
+        if self._tensorboard is not None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                return
+            self._writer = SummaryWriter(str(self._tensorboard), purge_step=state.global_step + 1)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Add one entry."""
+        values = {k: v for k, v in (logs or {}).items() if isinstance(v, int | float) and math.isfinite(v)}
+        self._write([*self.entries, {"step": state.global_step, **values}])
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, state.global_step)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Close the TensorBoard writer."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _write(self, entries: list[dict[str, Any]]) -> None:
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(entries, indent=1) + "\n", "utf-8")
+        partial.replace(self.path)

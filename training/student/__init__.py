@@ -1,0 +1,1 @@
+"""The student: a small transformer distilled from the teacher, exported to one ONNX graph and quantised."""
