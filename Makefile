@@ -1,4 +1,4 @@
-# make demo | test | check | bench | hub | space | clean | distclean
+# make demo | test | check | bench | readme | hub | space | clean | distclean
 # Variables: SOURCE="log.csv anima.db" (real logs to learn from), HUB=URL (publish there instead of locally),
 # RECIPE=recipes/demo.yaml, OUT=artifacts/demo, PYTHON=python3.
 
@@ -10,7 +10,7 @@ HUB ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo test check format bench hub space setup clean distclean
+.PHONY: demo test check format bench readme hub space setup clean distclean
 
 demo: setup
 	@$(PY) -m recipes.run --recipe $(RECIPE) --out $(OUT) $(foreach s,$(SOURCE),--source $(s)) $(if $(HUB),--hub $(HUB))
@@ -27,6 +27,9 @@ check: setup
 format: setup
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
+
+readme: setup
+	@$(PY) -m recipes.readme --out $(OUT)
 
 bench: setup
 	@$(PY) -m benchmarks.run --out artifacts/bench.json

@@ -8,7 +8,8 @@ It is built in a work folder beside it and appears under its final name only whe
             ...write into work.folder; long stages keep checkpoints in work.scratch...
             work.metrics = {...}
 
-The work folder's name carries the build's identity, so a killed stage finds its own checkpoints and no others.
+The work folder's name carries the build's identity, so a killed stage finds its own checkpoints and no
+others.
 """
 
 import errno
@@ -24,7 +25,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any, Self
 
-from eisv_lumen.errors import ArtifactError, ResourceError
+from eisv_lumen.errors import ArtifactError, ResourceError, SourceError
 
 SCHEMA_VERSION = 1
 MANIFEST, METRICS, CARD = "manifest.json", "metrics.json", "README.md"
@@ -42,6 +43,7 @@ _RECORDED_LIBRARIES = (
 )
 _PLACE_UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _BYTES_NEEDED = 64 * 1024 * 1024
+_ASIDE = "replaced"
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class Manifest:
         path = Path(folder) / MANIFEST
         try:
             manifest = cls(**json.loads(path.read_text("utf-8")))
+            if not isinstance(manifest.files, dict):
+                raise TypeError("files is no object")
         except (OSError, ValueError, TypeError) as error:
             raise ArtifactError(
                 found=f"{path}: {type(error).__name__}",
@@ -152,18 +156,33 @@ def sha256_file(path: Path) -> str:
 
 def hash_files(folder: Path) -> dict[str, dict[str, Any]]:
     """`{path: {sha256, size}}` of every file in a folder but its manifest and card, sorted by path."""
-    paths = sorted(p for p in Path(folder).rglob("*") if p.is_file() and p.name not in (MANIFEST,))
+    paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     return {
         name: {"sha256": sha256_file(path), "size": path.stat().st_size}
         for path in paths
-        if (name := path.relative_to(folder).as_posix()) != CARD
+        if (name := path.relative_to(folder).as_posix()) not in (MANIFEST, CARD)
     }
 
 
 def input_hash(path: Path) -> str:
-    """What a later stage records of an input: the hash of a folder's manifest, or of a plain file."""
+    """What a later stage records of an input: the hash of a folder's manifest, or of a plain file.
+
+    Raises:
+        ArtifactError: A folder without a readable manifest.
+        SourceError: A file that is missing or unreadable.
+    """
     path = Path(path)
-    return sha256_file(path / MANIFEST if path.is_dir() else path)
+    if path.is_dir():
+        Manifest.read(path)
+        path = path / MANIFEST
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        raise SourceError(
+            found=f"{path}: {error.strerror or type(error).__name__}",
+            expected="a readable file or artifact folder",
+            next="check the path",
+        ) from error
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
@@ -189,7 +208,14 @@ def verify(folder: Path, *, kind: str | None = None) -> Manifest:
         ArtifactError: A file is missing, has other content, or is not in the manifest.
     """
     manifest = Manifest.read(folder, kind=kind)
-    present = hash_files(folder)
+    try:
+        present = hash_files(folder)
+    except OSError as error:
+        raise ArtifactError(
+            found=f"{error.filename or folder}: {error.strerror or type(error).__name__}",
+            expected="readable files",
+            next="mend the permissions, or build or download the folder again",
+        ) from error
     for name in sorted(manifest.files.keys() | present.keys()):
         expected, found = manifest.files.get(name), present.get(name)
         if expected != found:
@@ -232,25 +258,26 @@ def build(
         The work to do, or None where `out` already holds this very build.
 
     Raises:
+        ArtifactError: `out` holds something else than an artifact of this kind, which is left alone.
         ResourceError: The place is not writable or the disk is full.
     """
-    out = Path(out)
+    out = Path(out).absolute()
     hashes = {name: input_hash(path) for name, path in (inputs or {}).items()}
     identity = identity_of(kind, configuration, hashes, seed, generation, parent)
     if is_current(out, identity):
         yield None
         return
-    scratch = _scratch_folder(out, identity)
-    lock = _lock(scratch)
-    if is_current(out, identity):  # finished by the process that was waited for
-        lock.close()
-        shutil.rmtree(scratch, ignore_errors=True)
-        yield None
-        return
-    work = Work(scratch / "folder", scratch / "scratch")
-    if not out.exists() and (scratch / "replaced").exists():
-        (scratch / "replaced").replace(out)
+    _refuse_other_content(out, kind)
+    lock = _lock(out)
     try:
+        scratch = _scratch_folder(out, identity)
+        work = Work(scratch / "folder", scratch / "scratch")
+        if is_current(work.folder, identity):  # killed when all was written
+            _publish(work.folder, out)
+        if is_current(out, identity):  # or finished by the process that was waited for
+            remove_stale_work(out)
+            yield None
+            return
         shutil.rmtree(work.folder, ignore_errors=True)
         work.folder.mkdir(parents=True)
         work.scratch.mkdir(exist_ok=True)
@@ -272,13 +299,14 @@ def build(
         )
         write_json(work.folder / MANIFEST, asdict(manifest))
         _publish(work.folder, out)
+        remove_stale_work(out)
     except OSError as error:
         if error.errno not in _PLACE_UNUSABLE:
             raise
         raise _resource_error(out, error) from error
     finally:
+        Path(lock.name).unlink(missing_ok=True)
         lock.close()
-    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def is_current(out: Path, identity: str) -> bool:
@@ -310,43 +338,75 @@ def fsync_folder(folder: Path) -> None:
 
 
 def remove_stale_work(out: Path, keep: str = "") -> None:
-    """Delete work folders that killed builds of `out` with other settings left."""
+    """Delete the work folders that killed builds of `out` left, but the one named `keep`.
+
+    A build killed between its two renames left the folder it was to replace inside: that goes back first.
+    """
     for path in Path(out).parent.glob(f".{Path(out).name}.work-*"):
+        if not out.exists() and (path / _ASIDE).exists():
+            (path / _ASIDE).replace(out)
         if path.name != keep:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _refuse_other_content(out: Path, kind: str) -> None:
+    """Replacing deletes what stood there, so that must be an artifact of the same kind, or nothing."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    found = "is no artifact folder"
+    if (out / MANIFEST).is_file():
+        try:
+            found = f"is a {Manifest.read(out).kind}"
+        except ArtifactError:  # a damaged artifact may be built again
+            return
+    if found != f"is a {kind}":
+        raise ArtifactError(
+            found=f"{out} {found}",
+            expected=f"a {kind} folder, or nothing",
+            next="choose another folder (--out), or move this one away",
+        )
 
 
 def _scratch_folder(out: Path, identity: str) -> Path:
     name = f".{out.name}.work-{identity[:16]}"
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         remove_stale_work(out, keep=name)
+        free = shutil.disk_usage(out.parent).free
+        if free < _BYTES_NEEDED:
+            raise ResourceError(
+                found=f"{free >> 20} MiB free at {out.parent}",
+                expected=f"at least {_BYTES_NEEDED >> 20} MiB",
+                next="free some space, then run the same command again",
+            )
         folder = out.parent / name
         folder.mkdir(exist_ok=True)
-        free = shutil.disk_usage(folder).free
+    except ResourceError:
+        raise
     except OSError as error:
         raise _resource_error(out, error) from error
-    if free < _BYTES_NEEDED:
-        raise ResourceError(
-            found=f"{free >> 20} MiB free at {out.parent}",
-            expected=f"at least {_BYTES_NEEDED >> 20} MiB",
-            next="free some space, then run the same command again",
-        )
     return folder
 
 
-def _lock(scratch: Path) -> IO[str]:
-    """Keep two processes out of one work folder; a stage whose parent was killed may still be at it."""
+def _lock(out: Path) -> IO[str]:
+    """Keep two processes from building one folder; a stage whose parent was killed may still be at it."""
     import fcntl  # only builders need it, and Windows has none
 
-    file = (scratch / "lock").open("w")
+    path = out.with_name(f".{out.name}.lock")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f"another process is building {scratch.name}: waiting for it", file=sys.stderr, flush=True)
-        fcntl.flock(file, fcntl.LOCK_EX)
-        scratch.mkdir(exist_ok=True)
-    return file
+        out.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            file = path.open("w")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"another process is building {out.name}: waiting for it", file=sys.stderr, flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # Who held it before has deleted it on leaving: then this is no longer the file others lock.
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
+            file.close()
+    except OSError as error:
+        raise _resource_error(out, error) from error
 
 
 def _publish(folder: Path, out: Path) -> None:
@@ -355,7 +415,7 @@ def _publish(folder: Path, out: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
-    aside = folder.with_name("replaced")
+    aside = folder.with_name(_ASIDE)
     shutil.rmtree(aside, ignore_errors=True)
     if out.exists():
         out.replace(aside)
@@ -365,7 +425,7 @@ def _publish(folder: Path, out: Path) -> None:
 
 def _resource_error(out: Path, error: OSError) -> ResourceError:
     return ResourceError(
-        found=f"{out}: {error.strerror or type(error).__name__}",
+        found=f"{error.filename or out}: {error.strerror or type(error).__name__}",
         expected="a writable folder with free space",
         next="choose another folder (--out) or mend its permissions, then run the same command again",
     )

@@ -111,7 +111,7 @@ class ExpressionDistribution:
         """`[N, 3]` ids, one draw per distribution."""
 
         def one_draw(p: np.ndarray) -> np.ndarray:
-            cumulative = p.cumsum(axis=1)
+            cumulative = p.cumsum(axis=1, dtype=np.float64)
             return cumulative > generator.random((len(p), 1)) * cumulative[:, -1:]
 
         return self._decode(one_draw)

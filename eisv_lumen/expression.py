@@ -156,10 +156,14 @@ def from_published(tokens: Sequence[str], pattern: str | None = None) -> Express
 
     Args:
         tokens: Names with or without tildes.
-        pattern: The recorded pattern, or None where none was recorded.
+        pattern: The recorded pattern, or None where none was recorded: then two tokens that end in
+            `questioning` or `curiosity` are a QUESTION, which is likelier than that PAIR for every shape.
     """
     names = tuple(token.strip().strip("~") for token in tokens)
-    if pattern == "QUESTION":
+    marked = (
+        pattern not in PATTERN_ID and len(set(names)) == len(names) == 2 and names[1] in _QUESTION_MARKERS
+    )
+    if pattern == "QUESTION" or marked:
         return Expression(names[:1], "QUESTION")
     return Expression(names, pattern_of(names))
 
@@ -214,8 +218,10 @@ def parse_answer(text: str) -> Answer:
         raise _no_expression(f"{text!r}", "the three lines EISV_TOKENS, LUMEN_TOKENS and PATTERN")
     expression = parse(fields["EISV_TOKENS"])
     words = tuple(fields["LUMEN_TOKENS"].split())
-    if any(word not in WORD_ID for word in words):
-        raise _no_expression(f"Lumen words {' '.join(words)!r}", "words from " + " ".join(LUMEN_WORDS))
+    if len(words) > MAX_TOKENS or any(word not in WORD_ID for word in words):
+        raise _no_expression(
+            f"Lumen words {' '.join(words)!r}", "at most three words from " + " ".join(LUMEN_WORDS)
+        )
     if fields["PATTERN"] != expression.pattern:
         raise _no_expression(f"pattern {fields['PATTERN']} for {expression}", expression.pattern)
     return Answer(expression, words)

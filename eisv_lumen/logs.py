@@ -1,8 +1,8 @@
 """Sensor logs as CSV: which column is which channel, what each line says, and what had to be left out.
 
 Columns are found by name. Units are those in the channel's name; a value outside of what a sensor can report
-in that unit is missing, and counted. Times are ISO 8601 or seconds (milliseconds) since the epoch; one without
-a zone is read in the zone the user names, UTC by default.
+in that unit is missing, and counted. Times are ISO 8601 or seconds (milliseconds) since the epoch; a time
+without a zone is read in the zone the user names, UTC by default.
 """
 
 import csv
@@ -45,7 +45,7 @@ SYNONYMS: dict[str, str] = {
     "theta": "theta_power eeg_theta eeg_theta_power neural_theta",
     "delta": "delta_power eeg_delta eeg_delta_power neural_delta",
 }
-TIME_COLUMNS = [
+TIME_COLUMNS = (
     "timestamp",
     "time",
     "datetime",
@@ -58,8 +58,9 @@ TIME_COLUMNS = [
     "t",
     "epoch",
     "unix_time",
-]
-DEVICE_COLUMNS = ["device", "device_id", "device_name", "host", "hostname", "node", "sensor_id"]
+)
+DEVICE_COLUMNS = ("device", "device_id", "device_name", "host", "hostname", "node", "sensor_id")
+
 
 NO_VALUE = frozenset({"", "nan", "null", "none", "na", "n/a", "-", "nil"})
 _CHUNK = 1 << 16
@@ -245,7 +246,7 @@ def _read(
 ) -> Iterator[tuple[str, Readings]]:
     """The readings, per chunk of lines and device."""
     with _opened(path) as file:
-        header = next((line for line in file if line.strip()), "")
+        header = _first_line(path, file)
         delimiter = max(",;\t|", key=header.count)
         columns = _map_columns(path, next(csv.reader([header], delimiter=delimiter), []), mapping, report)
         lines = _lines(csv.reader(file, delimiter=delimiter), report)
@@ -283,13 +284,16 @@ def _opened(path: Path) -> io.TextIOWrapper:
         raw = path.open("rb")
         packed = raw.peek(2)[:2] == b"\x1f\x8b"
     except OSError as error:
-        raise SourceError(
-            found=f"{path.name}: {error.strerror or type(error).__name__}",
-            expected="a readable CSV file (.csv or .csv.gz)",
-            next="check the path and the permissions of the file",
-        ) from error
+        raise _unreadable(path, error) from error
     binary = gzip.GzipFile(fileobj=raw) if packed else raw
     return io.TextIOWrapper(binary, encoding="utf-8-sig", errors="replace", newline="")  # type: ignore[arg-type]
+
+
+def _first_line(path: Path, file: io.TextIOWrapper) -> str:
+    try:
+        return next((line for line in file if line.strip()), "")
+    except (EOFError, OSError, zlib.error) as error:
+        raise _unreadable(path, error) from error
 
 
 def _lines(reader: Iterator[list[str]], report: LogReport) -> Iterator[list[str]]:
@@ -391,6 +395,14 @@ def _join(chunks: list[Readings]) -> Readings:
     return Readings(
         np.concatenate([chunk.times for chunk in chunks]),
         {name: np.concatenate([chunk.channels[name] for chunk in chunks]) for name in chunks[0].channels},
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> SourceError:
+    return SourceError(
+        found=f"{path.name}: {getattr(error, 'strerror', None) or type(error).__name__}",
+        expected="a readable CSV file (.csv or .csv.gz)",
+        next="check the path and the permissions of the file",
     )
 
 

@@ -199,7 +199,7 @@ def bootstrap(
     )
     tail = (1 - CONFIDENCE_LEVEL) / 2
     low, middle, high = np.nanquantile(drawn, [tail, 0.5, 1 - tail])
-    return value, value + min(low - middle, 0.0), value + max(high - middle, 0.0)
+    return value, value + float(min(low - middle, 0)), value + float(max(high - middle, 0))
 
 
 # The table.
@@ -443,7 +443,7 @@ def _cell(statistic: Statistic, n: int, seed: int, *, top: float) -> Cell:
     value, low, high = bootstrap(statistic, n, seed=seed)
     if np.isnan(value):
         return _unmeasured()
-    return {"value": value, "low": max(low, 0.0), "high": min(high, top), "n": n}
+    return {"value": value, "low": max(low, 0.0), "high": min(high, float(top)), "n": n}
 
 
 def _unmeasured() -> Cell:

@@ -7,7 +7,7 @@ whole or not at all. The publishing side (`hub`) writes it, the device verifies 
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -206,8 +206,13 @@ def read(folder: Path, trusted: TrustedKeys) -> Release:
     return Release.from_bytes(contents[0])
 
 
-def verify_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+def verify_files(folder: Path, files: Mapping[str, Mapping[str, Any]], ignored: Collection[str] = ()) -> None:
     """Check that a folder holds exactly the files of a record, unaltered.
+
+    Args:
+        folder: The folder.
+        files: `{path: {sha256, size}}`.
+        ignored: Paths that may be there and are not looked at.
 
     Raises:
         VerificationError: A file is missing, altered, a link, or not in the record.
@@ -219,7 +224,7 @@ def verify_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
             raise _wrong_file(name, "neither a file nor a folder")
         if path.is_file():
             present.add(name)
-    for name in sorted(present | set(files)):
+    for name in sorted((present - set(ignored)) | set(files)):
         if name not in files:
             raise _wrong_file(name, "not in the release")
         if name not in present:

@@ -141,7 +141,9 @@ class Rules:
         best, waited = np.zeros(N_SHAPES), np.zeros(N_SHAPES, np.int64)
         while (active := np.flatnonzero(waited < _PATIENCE)).size:
             rules.speak_and_learn(np.repeat(active, _ROUND), generator)
-            coherence = rules.distribution().coherence(AFFINITY)
+            coherence = np.zeros(N_SHAPES)
+            exact = exact_distribution(PATTERN_WEIGHTS[active], rules.weights[active])
+            coherence[active] = exact.coherence(AFFINITY[active])
             rose = coherence > best + _RISE
             best = np.where(rose, coherence, best)
             weights = np.where(rose[:, None], rules.weights, weights)

@@ -5,7 +5,7 @@
 Both are given in DOMAIN.md, section 2.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -34,13 +34,23 @@ BASIN = 0.15
 """Net change of E, first to last fifth, that is a change of basin whatever its course."""
 
 SPIKE = 0.06
-"""Rise of S above its start that is a spike, if at least half of it is recovered."""
+"""Rise of S above its start that is a spike, if it is recovered."""
+
+RECOVERED = 0.5
+"""Share of the rise of S that must be taken back by the end."""
+
+ROUGHNESS = 0.5
+"""How much of what I travelled beyond its range is taken off its movement; noise goes to and fro."""
 
 DIRECTED = 0.6
 """Share of a movement's range that its net change must make up for it to have a direction."""
 
 ONGOING = 0.15
 """Share of the net change that must come in the last third for a movement to be still going on."""
+
+_DIRECTED_DIMENSIONS = [0, 2, 3]
+_DIRECTIONS = np.array([-1.0, 1.0, 1.0])
+"""E falling, S rising, V rising: the directions that have a name of their own."""
 
 _CHUNK = 2048
 
@@ -72,14 +82,27 @@ def published(windows: Windows) -> np.ndarray:
 def robust(windows: Windows) -> np.ndarray:
     """Labels by change over the window, `[N]` int64; free of time scale.
 
-    A window is reduced to `KNOTS` levels per dimension (see `levels`). Its shape is that of its largest
-    movement, E, S and V being compared in units of `MOVED`:
-    a change of E by `BASIN` is a basin transition; a peak of S that is at least half recovered is a spike;
-    a directed movement that is still going on is falling_energy, rising_entropy, void_rising or (E upwards)
-    basin_transition_up; any other movement is convergence; none is settled_presence.
-    Ethical drift above `DRIFT_LIMIT` is drift_dissonance unless E changed its basin or S spiked.
+    Each dimension is reduced to `LEVELS` levels (see `levels`), and the first that holds is the shape:
+
+    1. basin_transition_down, basin_transition_up: E changed by `BASIN` from first to last level;
+    2. entropy_spike_recovery: S rose by `SPIKE` above its first level, and took `RECOVERED` of it back;
+    3. drift_dissonance: ethical drift above `DRIFT_LIMIT`, as in `published`;
+    4. void_rising, rising_entropy, falling_energy: the largest of the movements of E, S and V (in units
+       of `MOVED`) is that one; it has moved, in one direction, and is still going on;
+    5. convergence: something moved, but none of these goes on: it died down, turned back, or is on its
+       way to the low entropy, low void and higher energy of a settled state;
+    6. settled_presence: nothing moved.
     """
     return _in_chunks(_robust, windows)
+
+
+def margin(windows: Windows) -> np.ndarray:
+    """How far each window is from another `robust` label, `[N]` in units of the states.
+
+    No perturbation that changes every state by less than this changes the label; it is a lower bound,
+    so the label may well survive a larger one.
+    """
+    return _in_chunks(_margin, windows)
 
 
 RULE_SETS: dict[str, Callable[[Windows], np.ndarray]] = {"robust": robust, "published": published}
@@ -166,39 +189,64 @@ def _without_repeats(windows: Windows) -> Windows:
 
 
 def _robust(windows: Windows) -> np.ndarray:
+    return _first_match([(shape, slack >= 0) for shape, slack in _slacks(windows)], len(windows))
+
+
+def _margin(windows: Windows) -> np.ndarray:
+    result, open_ = np.full(len(windows), np.inf), np.ones(len(windows), bool)
+    for _, slack in _slacks(windows):
+        result = np.where(open_, np.minimum(result, np.abs(slack)), result)
+        open_ &= slack < 0
+    return result
+
+
+def _slacks(windows: Windows) -> list[tuple[str, np.ndarray]]:
+    """Shapes in the order tested, each with `[N]` slack: it holds where the slack is not negative.
+
+    A slack changes by at most as much as the level that changes most, so each term is divided by what
+    it can change when every level changes by 1.
+    """
     heard = levels(windows)
-    fifths = heard[:, ::2]
-    extent = np.ptp(fifths, axis=1)
-    net = heard[:, -1] - heard[:, 0]
-    late = heard[:, -1] - heard[:, 5]
+    first, last = heard[:, 0], heard[:, -1]
+    extent = np.ptp(heard[:, ::2], axis=1)
+    net, late = last - first, last - heard[:, 5]
 
-    relative = extent / MOVED
-    relative[:, 1] = 0.0
-    main = relative.argmax(axis=1)
-    moved = relative.max(axis=1) >= 1
-    extent_, net_, late_ = (values[np.arange(len(main)), main] for values in (extent, net, late))
-    directed = np.abs(net_) >= DIRECTED * extent_
-    ongoing = moved & directed & (late_ * np.sign(net_) >= ONGOING * np.abs(net_))
-    upwards = net_ > 0
+    moved = (extent - MOVED) / 2
+    peak, start, end = heard[..., 2].max(axis=1), first[:, 2], last[:, 2]
+    rise = (peak - start - SPIKE) / 2
+    recovered = ((peak - end) - RECOVERED * (peak - start)) / 2
+    travelled = np.abs(np.diff(heard[:, ::2, 1], axis=1)).sum(axis=1)
+    clarity_moved = (extent[:, 1] - ROUGHNESS * (travelled - extent[:, 1]) - MOVED[1]) / (2 + 10 * ROUGHNESS)
 
-    peak = heard[..., 2].max(axis=1)
-    rise = peak - heard[:, 0, 2]
-    recovered = peak - heard[:, -1, 2] >= 0.5 * rise
-    clarity = fifths[..., 1]
-    travelled = np.abs(np.diff(clarity, axis=1)).sum(axis=1)
-    clarity_moved = 1.5 * extent[:, 1] - 0.5 * travelled >= MOVED[1]
+    # From here on E, S and V alone, each in the direction that has a name.
+    extent, moved = extent[:, _DIRECTED_DIMENSIONS], moved[:, _DIRECTED_DIMENSIONS]
+    ahead = net[:, _DIRECTED_DIMENSIONS] * _DIRECTIONS
+    still = late[:, _DIRECTED_DIMENSIONS] * _DIRECTIONS - ONGOING * ahead
+    directed = (ahead - DIRECTED * extent) / (2 + 2 * DIRECTED)
+    going = np.minimum(np.minimum(moved, directed), still / (2 + 2 * ONGOING))
+    going = np.minimum(going, _largest_by(extent))
+    return [
+        ("basin_transition_down", (-BASIN - net[:, 0]) / 2),
+        ("basin_transition_up", (net[:, 0] - BASIN) / 2),
+        ("entropy_spike_recovery", np.minimum(rise, recovered)),
+        ("drift_dissonance", np.where(_drifted(windows), np.inf, -np.inf)),
+        ("void_rising", going[:, 2]),
+        ("rising_entropy", going[:, 1]),
+        ("falling_energy", going[:, 0]),
+        ("convergence", np.maximum(moved.max(axis=1), clarity_moved)),
+    ]
 
-    tests = (
-        ("basin_transition_down", net[:, 0] <= -BASIN),
-        ("basin_transition_up", net[:, 0] >= BASIN),
-        ("entropy_spike_recovery", (rise >= SPIKE) & recovered),
-        ("drift_dissonance", _drifted(windows)),
-        ("void_rising", ongoing & upwards & (main == 3)),
-        ("rising_entropy", ongoing & upwards & (main == 2)),
-        ("falling_energy", ongoing & ~upwards & (main == 0)),
-        ("convergence", moved | clarity_moved),
-    )
-    return _first_match(tests, len(windows))
+
+def _largest_by(extent: np.ndarray) -> np.ndarray:
+    """`[N, 3]` slack by which each of E, S, V moved more than both others, in units of `MOVED`."""
+    unit = MOVED[_DIRECTED_DIMENSIONS]
+    relative = extent / unit
+    slack = np.full(extent.shape, np.inf)
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        lead = (relative[:, one] - relative[:, other]) / (2 / unit[one] + 2 / unit[other])
+        slack[:, one] = np.minimum(slack[:, one], lead)
+        slack[:, other] = np.minimum(slack[:, other], -lead)
+    return slack
 
 
 def _drifted(windows: Windows) -> np.ndarray:
@@ -207,7 +255,7 @@ def _drifted(windows: Windows) -> np.ndarray:
     return np.where(windows.mask, windows.ethical_drift, 0.0).max(axis=1, initial=0.0) > DRIFT_LIMIT
 
 
-def _first_match(tests: tuple[tuple[str, np.ndarray], ...], n_windows: int) -> np.ndarray:
+def _first_match(tests: Sequence[tuple[str, np.ndarray]], n_windows: int) -> np.ndarray:
     """Ids by the first test that holds; settled_presence where none does."""
     labels = np.full(n_windows, SHAPE_ID["settled_presence"], np.int64)
     for shape, holds in reversed(tests):

@@ -1,6 +1,7 @@
 """One function per kind of artifact: what its folder holds, to the text of its README.md."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ SPACE_SETTINGS = "space.json"
 _TAGS = ("eisv", "lumen", "trajectory", "embodied-agent", "raspberry-pi")
 _LICENSE = "apache-2.0"
 _LANGUAGE = ("en",)
+_BLANK_LINES = re.compile(r"\n{3,}")
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,7 @@ def _render(kind: str, front_matter: FrontMatter, values: Mapping[str, Any]) -> 
     environment.filters["thousands"] = lambda value: f"{value:,}"
     environment.globals.update(columns=COLUMNS, meanings=METRIC_MEANINGS)
     body = environment.get_template(f"{kind}.md.jinja").render(values)
-    return f"---\n{front_matter.to_yaml()}---\n{body}"
+    return f"---\n{front_matter.to_yaml()}---\n{_BLANK_LINES.sub(chr(10) * 2, body)}"
 
 
 def _model_values(evaluation: Evaluation, names: ReleaseNames, manifest: Manifest) -> dict[str, Any]:

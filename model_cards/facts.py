@@ -89,6 +89,6 @@ def _shown(value: Any) -> str | None:
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
         parts = [_shown(item) for item in value]
-        return ", ".join(part for part in parts if part) if 0 < len(parts) <= 10 else None
+        return ", ".join(part for part in parts if part) or None if len(parts) <= 10 else None
     text = str(value)
-    return None if _PATH_LIKE.match(text) or len(text) > 200 else text
+    return None if not text.strip() or _PATH_LIKE.match(text) or len(text) > 200 else text

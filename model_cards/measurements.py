@@ -18,13 +18,13 @@ METRIC_MEANINGS = {
     "coherence": "share of an expression's tokens that are affine to the window's true shape",
     "valid_rate": "answers that parse, with every token and pattern in the vocabulary",
     "pattern_accuracy": "exact match of the pattern with the one expression the window was labelled with",
-    "shape_accuracy": "the shape heard is the rules' label of the complete window (“given”: the voice was told)",
+    "shape_accuracy": "the shape heard is the rules' label of the complete window; “given”: it was told",
     "diversity": "Shannon entropy of the tokens said; 3.91 bits would be all fifteen alike",
     "bridge_fidelity": "Lumen words said directly equal the translation of the tokens said",
     "temporal_consistency": "mean Jaccard overlap of the tokens of consecutive windows of the same shape",
     "calibration": "expected calibration error of the confidence, 15 bins",
-    "pattern_divergence": "Jensen–Shannon divergence to the reference distribution over patterns, mean over shapes",
-    "token_divergence": "the same over tokens",
+    "pattern_divergence": "Jensen–Shannon divergence to the reference's patterns, mean over shapes",
+    "token_divergence": "Jensen–Shannon divergence to the reference's tokens, mean over shapes",
 }
 """What each column of the evaluation table says, in words."""
 

@@ -8,7 +8,6 @@ from recipes.local_hub import Hub
 from recipes.signing import TRUSTED_KEYS, ensure_keys
 from recipes.stages import Stage
 
-_NO_XET = {"HF_HUB_DISABLE_XET": "1"}
 RELEASE_RECORD = "release/release.json"
 
 
@@ -103,30 +102,47 @@ def building(recipe: Recipe, out: Path, sources: list[Path]) -> list[Stage]:
 def publishing(recipe: Recipe, out: Path, hub: Hub, version: str) -> list[Stage]:
     """From folders to a signed release, a device that speaks it, and a community that loads it."""
     folders = [part for name in REPOSITORIES for part in (f"--{name}", out / name)]
-    record = out / RELEASE_RECORD
+    record, trust = out / RELEASE_RECORD, out / "keys" / TRUSTED_KEYS
     keys = ensure_keys(out / "keys")
+    community = {"HF_ENDPOINT": hub.url, "HF_HOME": str(out / "community-cache"), "HF_HUB_DISABLE_XET": "1"}
+
+    def command(module: str, *arguments: str | Path) -> list[str | Path]:
+        return ["-m", module, "--recipe", recipe.path, *arguments]
+
     return [
         Stage(
             "release",
             f"publishes {version} as five repositories, one commit each, and tags them last",
-            ["-m", "hub.release", "--recipe", recipe.path, "--version", version, "--endpoint", hub.url]
-            + [*keys, *folders, "--out", record.parent],
+            command(
+                "hub.release",
+                *("--version", version, "--endpoint", hub.url),
+                *keys,
+                *folders,
+                *("--out", record.parent),
+            ),
             record,
             environment=hub.environment,
         ),
         Stage(
             "device",
             "installs the wheel alone in an empty environment, pulls the release, verifies it and speaks",
-            ["-m", "recipes.device", "--recipe", recipe.path, "--hub", hub.url, "--wheel", wheel_path(out)]
-            + ["--trust", out / "keys" / TRUSTED_KEYS, "--release", record, "--out", out / "device.json"],
+            command(
+                "recipes.device",
+                *("--hub", hub.url, "--wheel", wheel_path(out), "--trust", trust, "--release", record),
+                *("--out", out / "device.json"),
+            ),
             out / "device.json",
         ),
         Stage(
             "community",
             "loads what was published with datasets, peft + transformers and onnxruntime, and compares",
-            ["-m", "recipes.community", "--recipe", recipe.path, "--hub", hub.url, "--release", record]
-            + [*folders, "--out", out / "community.json"],
+            command(
+                "recipes.community",
+                *("--hub", hub.url, "--release", record),
+                *folders,
+                *("--out", out / "community.json"),
+            ),
             out / "community.json",
-            environment={"HF_ENDPOINT": hub.url, "HF_HOME": str(out / "community-cache"), **_NO_XET},
+            environment=community,
         ),
     ]

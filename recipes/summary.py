@@ -60,7 +60,7 @@ def print_summary(summary: dict[str, Any], out: Path, *, local: bool) -> None:
         print(f"Gate {number}: {'passed' if gate['passed'] else 'not passed'}")
     device = summary["device"]
     print(
-        f"\nthe device says: {device['source']} {device['expression']}   ({' '.join(device['lumen_words'])})"
+        f"\nthe device says: [{device['source']}] {device['expression']}   ({' '.join(device['lumen_words'])})"
     )
     print("\npublished:" + ("   (make hub serves it, make space opens the explorer)" if local else ""))
     for name, address in summary["release"]["addresses"].items():

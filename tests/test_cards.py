@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 
 from eisv_lumen import artifact
 from eisv_lumen.errors import ArtifactError, ConfigurationError
+from eisv_lumen.metrics import COLUMNS, table_markdown
 from eisv_lumen.vocabulary import SHAPES
 from model_cards import render
 from model_cards.cards import CARDS, Folders
 from model_cards.facts import facts
 from model_cards.front_matter import DatasetFrontMatter, ModelFrontMatter, SpaceFrontMatter
-from model_cards.measurements import METRIC_NAMES, Measurement
+from model_cards.measurements import METRIC_MEANINGS, Measurement
 from model_cards.names import ReleaseNames
 
 GOLDEN = Path(__file__).parent / "golden" / "cards"
@@ -44,25 +45,43 @@ DATASET_METRICS = {
     "sources": ["host telemetry (60 s at 2 Hz, recorded by the kit)", {"name": "log.csv", "readings": 2913}],
     "feedback": {"kind": "self-scored", "n_updates": 12345},
 }
-ROWS = {
-    "Random": {"coherence": {"value": 0.2664, "low": 0.25, "high": 0.28, "n": 194}, "valid_rate": 1.0},
-    "Rules + feedback": {"coherence": {"value": 0.9312, "low": 0.92, "high": 0.94, "n": 194}},
-    "Teacher": {
-        "coherence": {"value": 0.9713, "low": 0.961, "high": 0.98, "n": 194},
-        "valid_rate": {"value": 0.9948, "low": 0.984, "high": 1.0, "n": 194},
-        "pattern_accuracy": {"value": 0.261, "low": 0.2, "high": 0.32, "n": 194},
-    },
-    "Student": {
-        "coherence": {"value": 0.9611, "low": 0.95, "high": 0.972, "n": 194},
-        "shape_accuracy": {"value": 0.9845, "low": 0.965, "high": 1.0, "n": 194},
-        "diversity": {"value": 3.41, "low": 3.3, "high": 3.5, "n": 194},
-        "ece": 0.0187,
-        "not_a_known_metric": 1.0,
-    },
-}
-EVALUATION_METRICS = {
-    "table": {"real": ROWS, "synthetic": {"Student": {"coherence": {"value": 0.97, "n": 90}}}}
-}
+
+
+def cell(value: float | None, n: int = 104, **more) -> dict:
+    if value is None:
+        return {"value": None, "low": None, "high": None, "n": 0, **more}
+    return {"value": value, "low": round(value - 0.012, 4), "high": round(value + 0.008, 4), "n": n, **more}
+
+
+def rows(n: int) -> dict:
+    unmeasured = dict.fromkeys(COLUMNS, cell(None, n))
+    return {
+        "Random": {**unmeasured, "coherence": cell(0.2664, n), "valid_rate": cell(1.0, n)},
+        "Rules + feedback": {
+            **unmeasured,
+            "coherence": cell(0.9312, n),
+            "shape_accuracy": cell(1.0, n, given=True),
+        },
+        "Teacher": {
+            **unmeasured,
+            "coherence": cell(0.9713, n),
+            "valid_rate": cell(0.9948, n),
+            "pattern_accuracy": cell(0.261, n),
+            "shape_accuracy": cell(None, given=True),
+        },
+        "Student": {
+            **unmeasured,
+            "coherence": cell(0.9611, n),
+            "shape_accuracy": cell(0.9845, n),
+            "diversity": cell(3.41, n),
+            "temporal_consistency": cell(0.31, n - 30),
+            "calibration": cell(0.0187, n),
+            "per_shape": {},
+        },
+    }
+
+
+EVALUATION_METRICS = {"table": {"real": rows(104), "synthetic": rows(90)}}
 TEACHER_METRICS = {
     "gate_1": {"passed": True, "coherence": 0.9713, "valid_rate": 0.9948, "n": 194},
     "training": {"steps": 120, "seconds": 95.2, "final_loss": 0.4123},
@@ -151,16 +170,16 @@ def test_model_index_is_the_measured_table(kind, voice, folders):
     """Parsed back by the Hub's own client, every measured cell is there, with its value and n."""
     data = ModelCard(CARDS[kind](folders, ReleaseNames())).data
     found = {
-        (r.metric_name, r.metric_args["provenance"]): (r.metric_value, r.metric_args.get("n"))
+        (r.metric_name.lower(), r.metric_args["provenance"], r.metric_args["n"]): r.metric_value
         for r in data.eval_results
     }
     expected = {}
-    for provenance, rows in EVALUATION_METRICS["table"].items():
-        for metric, entry in rows.get(voice, {}).items():
-            if metric in METRIC_NAMES:
-                measured = Measurement.of(entry)
-                name = f"{METRIC_NAMES[metric]}, {provenance} windows"
-                expected[name, provenance] = (round(measured.value, 4), measured.n)
+    for provenance, table in EVALUATION_METRICS["table"].items():
+        for metric, heading in COLUMNS.items():
+            measured = Measurement.of(table[voice].get(metric))
+            if measured is not None:
+                name = f"{heading}, {provenance} windows".lower()
+                expected[name, provenance, measured.n] = round(measured.value, 4)
     assert found == expected and found
     assert {r.dataset_type for r in data.eval_results} == {"hikewa/unitares-eisv-trajectories"}
     assert data.model_name == f"eisv-lumen-{kind}"
@@ -171,6 +190,14 @@ def test_model_index_is_the_measured_table(kind, voice, folders):
         yaml.safe_load(data.to_yaml())["model-index"]
         == yaml.safe_load(CARDS[kind](folders, ReleaseNames()).split("---\n")[1])["model-index"]
     )
+
+
+def test_every_column_is_explained_and_every_cell_shown(folders):
+    assert list(METRIC_MEANINGS) == list(COLUMNS)
+    for kind in ("teacher", "student"):
+        text = CARDS[kind](folders, ReleaseNames())
+        for table in EVALUATION_METRICS["table"].values():
+            assert table_markdown(table) in text
 
 
 def test_dataset_configs_name_the_files_that_exist(folders):
@@ -202,7 +229,7 @@ def test_figures_not_measured_are_not_shown(folders, tmp_path):
     metrics = {"gate_2": {"passed": False}}
     bare = make(tmp_path / "bare", "student", metrics, {}, {})
     text = CARDS["student"](Folders(student=bare, evaluation=folders.evaluation), ReleaseNames())
-    for absent in ("parameters", "The same after export", "### Size", "Training settings", "None", "nan"):
+    for absent in ("parameters", "The same after export", "### Size", "Training settings", "None", "| nan"):
         assert absent not in text
     assert "**not passed**" in text
 

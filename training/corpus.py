@@ -32,8 +32,10 @@ CHAT_TEMPLATE = (
 )
 """Conversations as Qwen writes them."""
 
-KINDS = ("design", "card", "short", "answer")
-"""Kinds of documents: both full prompts, a conversation of the shape alone, and an answer alone."""
+KINDS = ("design", "card", "short", "phrases", "answer")
+"""Kinds of documents: both full prompts, the shape alone as prompt, a shape's phrasebook, an answer alone."""
+
+PHRASES = 10
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,16 @@ def random_summary(generator: np.random.Generator) -> Summary:
     )
 
 
-def documents(kind: str, count: int, generator: np.random.Generator) -> Iterator[str]:
-    """Documents of one kind, as text with the tokenizer's special tokens written out."""
+def documents(kind: str, count: int, generator: np.random.Generator) -> Iterator[tuple[str, str]]:
+    """Documents of one kind: what is given, and what is to be learned from it.
+
+    Special tokens are written out.
+    """
     shapes = generator.integers(0, N_SHAPES, count)
-    said = Rules(BASE_WEIGHTS).sample(shapes, generator)
+    lines = PHRASES if kind == "phrases" else 1
+    said = Rules(BASE_WEIGHTS).sample(np.repeat(shapes, lines), generator).reshape(count, lines, -1)
     for shape, ids in zip(shapes, said, strict=True):
-        yield _document(kind, SHAPES[shape], Expression.from_ids(ids), generator)
+        yield _document(kind, SHAPES[shape], [Expression.from_ids(row) for row in ids], generator)
 
 
 def vocabulary_text() -> Iterator[str]:
@@ -86,12 +92,16 @@ def vocabulary_text() -> Iterator[str]:
         yield f"{number:02d} {number:02d}s E=0.{number:02d}"
 
 
-def _document(kind: str, shape: str, said: Expression, generator: np.random.Generator) -> str:
-    answer = {"role": "assistant", "content": render_answer(said)}
+def _document(
+    kind: str, shape: str, said: list[Expression], generator: np.random.Generator
+) -> tuple[str, str]:
+    opening, answer = f"{START}assistant\n", f"{render_answer(said[0])}{END}"
     if kind == "design":
-        return chat_text([*prompts.design_messages(shape, random_summary(generator)), answer])
+        return chat_text(prompts.design_messages(shape, random_summary(generator))) + opening, answer
     if kind == "card":
-        return f"{prompts.card_prompt(shape, random_summary(generator))} {said}{END}"
+        return prompts.card_prompt(shape, random_summary(generator)), f" {said[0]}{END}"
     if kind == "short":
-        return chat_text([{"role": "user", "content": f"SHAPE: {shape}"}, answer])
-    return f"{START}assistant\n{answer['content']}{END}\n"
+        return chat_text([{"role": "user", "content": f"SHAPE: {shape}"}]) + opening, answer
+    if kind == "phrases":
+        return f"SHAPE: {shape}\n", "".join(f"EISV_TOKENS: {one}\n" for one in said) + END
+    return opening, answer

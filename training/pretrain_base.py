@@ -21,9 +21,10 @@ from training.configuration import require
 
 # Words of the domain stay whole before merging, numbers fall into a name with the digits before the point and
 # pairs of digits after it, so that a prompt of fifteen numbers is short.
-_PIECES = (
-    r" ?~[a-z_]+~| ?d?2?[EISV]=[+-]?\d\.| ?[A-Za-z_]+:?| ?\d{1,2}| ?[^\sA-Za-z\d~]+| ?~|\s+"
-)
+_PIECES = r" ?~[a-z_]+~| ?d?2?[EISV]=[+-]?\d\.| ?[A-Za-z_]+:?| ?\d{1,2}| ?[^\sA-Za-z\d~]+| ?~|\s+"
+
+NOT_LEARNED = -100
+"""Label of a token that no loss is taken of."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,8 @@ def pretrain(settings: BaseSettings, work: artifact.Work) -> dict[str, Any]:
     began = time.monotonic()
     set_seed(settings.seed)
     texts = training_texts(settings)
-    tokenizer = train_tokenizer(texts, settings.vocabulary)
-    examples = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    tokenizer = train_tokenizer([given + learned for given, learned in texts], settings.vocabulary)
+    examples = tokenized(texts, tokenizer)
     held_out = examples[: len(examples) // 50]
     examples = examples[len(held_out) :]
     model = new_model(settings.model, tokenizer)
@@ -138,9 +139,9 @@ def pretrain(settings: BaseSettings, work: artifact.Work) -> dict[str, Any]:
             dataloader_pin_memory=False,
             remove_unused_columns=False,
         ),
-        train_dataset=[{"input_ids": ids} for ids in examples],
-        eval_dataset=[{"input_ids": ids} for ids in held_out],
-        data_collator=lambda rows: _padded(rows, tokenizer.pad_token_id),
+        train_dataset=examples,
+        eval_dataset=held_out,
+        data_collator=lambda rows: padded(rows, tokenizer.pad_token_id),
         callbacks=[Progress("base"), log],
     )
     _quiet(trainer)
@@ -152,15 +153,15 @@ def pretrain(settings: BaseSettings, work: artifact.Work) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "vocabulary": len(tokenizer),
         "documents": len(examples),
-        "training_tokens": sum(map(len, examples)),
+        "training_tokens": sum(len(row["input_ids"]) for row in examples),
         "held_out": {"loss": held_out_loss, "n": len(held_out)},
         "log": log.entries,
         "seconds": round(time.monotonic() - began, 1),
     }
 
 
-def training_texts(settings: BaseSettings) -> list[str]:
-    """The documents to train on, in random order."""
+def training_texts(settings: BaseSettings) -> list[tuple[str, str]]:
+    """The documents to train on in random order: what is given, and what is to be learned from it."""
     from training import corpus
 
     generator = np.random.default_rng(settings.seed)
@@ -170,6 +171,17 @@ def training_texts(settings: BaseSettings) -> list[str]:
         for text in corpus.documents(kind, count, generator)
     ]
     return [texts[index] for index in generator.permutation(len(texts))]
+
+
+def tokenized(texts: list[tuple[str, str]], tokenizer: Any) -> list[dict[str, list[int]]]:
+    """Rows of `input_ids` and `labels`; what is given is not to be learned."""
+    given, learned = (
+        tokenizer(list(part), add_special_tokens=False)["input_ids"] for part in zip(*texts, strict=True)
+    )
+    return [
+        {"input_ids": before + after, "labels": [NOT_LEARNED] * len(before) + after}
+        for before, after in zip(given, learned, strict=True)
+    ]
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> Any:
@@ -227,6 +239,7 @@ def new_model(sizes: ModelSettings, tokenizer: Any) -> Any:
             intermediate_size=sizes.intermediate_size,
             max_position_embeddings=sizes.max_positions,
             tie_word_embeddings=True,
+            initializer_range=sizes.hidden_size**-0.5,
             rope_theta=10_000.0,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
@@ -244,17 +257,20 @@ def last_checkpoint(folder: Path) -> str | None:
     return found if found and (Path(found) / "trainer_state.json").is_file() else None
 
 
-def _padded(rows: list[dict[str, list[int]]], pad: int) -> dict[str, Any]:
+def padded(rows: list[dict[str, list[int]]], pad: int) -> dict[str, Any]:
+    """Rows as one batch of tensors, padded on the right."""
     import torch
 
     length = max(len(row["input_ids"]) for row in rows)
     ids = torch.full((len(rows), length), pad)
-    labels = torch.full((len(rows), length), -100)
+    labels = torch.full((len(rows), length), NOT_LEARNED)
+    mask = torch.zeros((len(rows), length), dtype=torch.long)
     for index, row in enumerate(rows):
-        ids[index, : len(row["input_ids"])] = labels[index, : len(row["input_ids"])] = torch.tensor(
-            row["input_ids"]
-        )
-    return {"input_ids": ids, "attention_mask": (labels != -100).long(), "labels": labels}
+        size = len(row["input_ids"])
+        ids[index, :size] = torch.tensor(row["input_ids"])
+        labels[index, :size] = torch.tensor(row["labels"])
+        mask[index, :size] = 1
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
 def _quiet(trainer: Any) -> None:

@@ -11,9 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class Progress(TrainerCallback):
-    """One line on standard error that moves: step, loss, time left; every tenth of the run where it is no
-    terminal.
-    """
+    """One moving line on standard error: step, loss, time left; ten lines in all where it is no terminal."""
 
     def __init__(self, name: str) -> None:
         self.name = name

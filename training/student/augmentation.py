@@ -81,7 +81,9 @@ def jitter(windows: Windows, steps: np.ndarray, generator: np.random.Generator) 
     """Move each time by up to `steps` `[N]` of the median step; times stay in order."""
     intervals = np.where(windows.mask[:, 1:], np.diff(windows.times, axis=1), np.nan)
     with np.errstate(all="ignore"):
-        step = np.nan_to_num(np.nanmedian(intervals, axis=1)) if intervals.shape[1] else np.zeros(len(windows))
+        step = (
+            np.nan_to_num(np.nanmedian(intervals, axis=1)) if intervals.shape[1] else np.zeros(len(windows))
+        )
     moved = windows.times + generator.uniform(-1, 1, windows.times.shape) * (steps * step)[:, None]
     return Windows(windows.states, np.maximum.accumulate(moved, axis=1), windows.mask)
 

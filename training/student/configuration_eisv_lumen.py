@@ -19,6 +19,7 @@ class TrajectoryConfig(PretrainedConfig):
         feed_forward: Width of the feed-forward parts.
         embedding_size: Width of the embedding that is an output.
         window_length: Most states in a window; also the number of learned positions.
+        levels: Local means by which the window as a whole is shown.
         decoding_steps: Ids per expression.
         dropout: Dropout in training.
         gains: Differences are shown to the network as tanh(gain · difference), once per gain, so that
@@ -44,6 +45,7 @@ class TrajectoryConfig(PretrainedConfig):
         feed_forward: int = 512,
         embedding_size: int = 128,
         window_length: int = 20,
+        levels: int = 8,
         decoding_steps: int = 3,
         dropout: float = 0.0,
         gains: Sequence[float] = (4.0, 20.0, 100.0),
@@ -56,7 +58,9 @@ class TrajectoryConfig(PretrainedConfig):
         **kwargs: Any,
     ) -> None:
         if width % heads or heads % len(dimensions):
-            raise ValueError(f"width {width} and heads {heads} do not divide into {len(dimensions)} dimensions")
+            raise ValueError(
+                f"width {width} and heads {heads} do not divide into {len(dimensions)} dimensions"
+            )
         if within_layers > encoder_layers:
             raise ValueError(f"{within_layers} layers within dimensions of {encoder_layers} encoder layers")
         self.width = width
@@ -67,6 +71,7 @@ class TrajectoryConfig(PretrainedConfig):
         self.feed_forward = feed_forward
         self.embedding_size = embedding_size
         self.window_length = window_length
+        self.levels = levels
         self.decoding_steps = decoding_steps
         self.dropout = dropout
         self.gains = list(gains)

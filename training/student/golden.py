@@ -16,7 +16,9 @@ _DECIMALS = 6
 _RECORDED = ("shape_probs", "pattern_probs", "token_ids", "token_probs", "lumen_ids", "confidence")
 
 
-def record(models: dict[str, TrajectoryModel], windows: Windows, shapes: np.ndarray, seed: int) -> dict[str, Any]:
+def record(
+    models: dict[str, TrajectoryModel], windows: Windows, shapes: np.ndarray, seed: int
+) -> dict[str, Any]:
     """The content of `golden.json`: about 16 windows of every shape present, at several lengths.
 
     Of the windows that would do, those are taken whose expression is decided by the widest margin, so that
@@ -67,6 +69,8 @@ def _recorded(models: dict[str, TrajectoryModel], window: Windows) -> dict[str, 
 def _plain(result: BatchResult) -> dict[str, Any]:
     values = {name: getattr(result, name)[0] for name in _RECORDED}
     return {
-        name: value.tolist() if np.issubdtype(value.dtype, np.integer) else np.round(value.astype(float), 6).tolist()
+        name: value.tolist()
+        if np.issubdtype(value.dtype, np.integer)
+        else np.round(value.astype(float), 6).tolist()
         for name, value in values.items()
     }

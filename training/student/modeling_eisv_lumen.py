@@ -19,7 +19,7 @@ from .configuration_eisv_lumen import TrajectoryConfig
 _FORBIDDEN = -1e9
 _STEP_FEATURES = 3
 _TAILS = (0.5, 0.75)
-_SUMMARIES = 10 + len(_TAILS)
+_SUMMARIES = 9 + len(_TAILS)
 
 
 @dataclass
@@ -87,12 +87,13 @@ class WindowFeatures(nn.Module):
     """States and times as features without a time scale, one token per state and one for the whole window.
 
     A state is shown as its value and its differences from the first, last, mean and previous state; the
-    window as its ranges, changes and spread. Time enters as the position between first and last state.
+    window as its ranges, changes and spread, and as levels (local means in the order of the states). Time
+    enters as the position between first and last state, and as the pace relative to the mean step.
     """
 
     def __init__(self, config: TrajectoryConfig) -> None:
         super().__init__()
-        self.n_positions = config.window_length
+        self.n_positions, self.n_levels = config.window_length, config.levels
         dimensions, gains = len(config.dimensions), len(config.gains)
         self.register_buffer("scale", torch.tensor(config.state_scale))
         self.register_buffer("gains", torch.tensor(config.gains))
@@ -101,67 +102,73 @@ class WindowFeatures(nn.Module):
             torch.randn(dimensions, per_dimension, config.width // dimensions) / math.sqrt(per_dimension)
         )
         self.positions = nn.Parameter(torch.randn(config.window_length, config.width) * 0.1)
-        self.summary = nn.Linear(dimensions * (_SUMMARIES * gains + 1) + 1, config.width)
+        visible = dimensions * (_SUMMARIES + 2 * config.levels) * gains
+        self.summary = nn.Linear(visible + dimensions + 1, config.width)
 
     def forward(self, states: Tensor, times: Tensor, mask: Tensor) -> Tensor:
         """`states [B, T, 4]`, `times [B, T]`, `mask [B, T]` bool to `[B, 1 + T, W]`."""
-        present = mask.to(states.dtype).unsqueeze(-1)
-        states = states * self.scale * present
-        count = present.sum(dim=1).clamp(min=1.0)
+        present = mask.to(states.dtype)
+        x = states * self.scale * present.unsqueeze(-1)
+        count = present.sum(dim=1, keepdim=True).clamp(min=1.0)
+        order = (present.cumsum(dim=1) - 1.0) / (count - 1.0).clamp(min=1.0) * present
         last_one = present - torch.cat([present[:, 1:], torch.zeros_like(present[:, :1])], dim=1)
-        first, last = states[:, 0], (states * last_one).sum(dim=1)
-        mean = states.sum(dim=1) / count
-        steps = torch.cat([torch.zeros_like(states[:, :1]), states[:, 1:] - states[:, :-1]], dim=1) * present
-        span = times[:, :1].clamp(min=1e-6)
-        place = ((1.0 - times / span) * present[..., 0]).clamp(0.0, 1.0)
-        differences = torch.stack(
-            [states - first.unsqueeze(1), states - last.unsqueeze(1), states - mean.unsqueeze(1), steps], dim=-1
-        )
-        tokens = self._state_tokens(states, differences * present.unsqueeze(-1), place, count)
-        summary = self._summary_token(states, steps, present, place, first, last, mean, count)
-        return torch.cat([summary.unsqueeze(1), tokens * present], dim=1)
+        first, last = x[:, :1], (x * last_one.unsqueeze(-1)).sum(dim=1, keepdim=True)
+        mean = x.sum(dim=1, keepdim=True) / count.unsqueeze(-1)
+        steps = torch.cat([torch.zeros_like(x[:, :1]), x[:, 1:] - x[:, :-1]], dim=1)
+        differences = torch.stack([x - first, x - last, x - mean, steps], dim=-1) * present[..., None, None]
+        tokens = self._state_tokens(x, differences, self._clock(times, present, count), order, count)
+        summary = self._summary_token(x, differences, present, order, count)
+        return torch.cat([summary.unsqueeze(1), tokens * present.unsqueeze(-1)], dim=1)
 
     def _visible(self, x: Tensor) -> Tensor:
         """`[..., F]` differences to `[..., F * gains]` in [-1, 1]."""
         return torch.tanh(x.unsqueeze(-1) * self.gains).flatten(-2)
 
-    def _state_tokens(self, states: Tensor, differences: Tensor, place: Tensor, count: Tensor) -> Tensor:
+    def _clock(self, times: Tensor, present: Tensor, count: Tensor) -> Tensor:
+        """`[B, T, 2]` position between first and last state, and step relative to the mean step."""
+        place = ((1.0 - times / times[:, :1].clamp(min=1e-6)) * present).clamp(0.0, 1.0)
         before = torch.cat([torch.zeros_like(place[:, :1]), place[:, :-1]], dim=1)
-        pace = ((place - before) * count).clamp(0.0, 4.0)
-        common = torch.stack([place, pace, (count / self.n_positions).expand_as(place)], dim=-1)
-        common = common.unsqueeze(2).expand(-1, -1, states.shape[2], -1)
-        features = torch.cat([states.unsqueeze(-1), self._visible(differences), common], dim=-1)
+        return torch.stack([place, ((place - before) * (count - 1.0)).clamp(0.0, 4.0)], dim=-1)
+
+    def _nearness(self, order: Tensor, knots: int) -> Tensor:
+        """`[B, T, knots]` hat functions of the order of a state, 0 for the first and 1 for the last."""
+        places = torch.arange(knots, device=order.device, dtype=order.dtype)
+        return torch.relu(1.0 - (order.unsqueeze(-1) * (knots - 1) - places).abs())
+
+    def _state_tokens(
+        self, x: Tensor, differences: Tensor, clock: Tensor, order: Tensor, count: Tensor
+    ) -> Tensor:
+        size = (count / self.n_positions).expand_as(order).unsqueeze(-1)
+        common = torch.cat([clock, size], dim=-1).unsqueeze(2).expand(-1, -1, x.shape[2], -1)
+        features = torch.cat([x.unsqueeze(-1), self._visible(differences), common], dim=-1)
         tokens = (features.unsqueeze(-2) @ self.by_dimension).flatten(2)
-        knots = torch.arange(self.n_positions, device=place.device, dtype=place.dtype)
-        nearness = torch.relu(1.0 - (place.unsqueeze(-1) * (self.n_positions - 1) - knots).abs())
-        return tokens + nearness @ self.positions
+        return tokens + self._nearness(order, self.n_positions) @ self.positions
 
     def _summary_token(
-        self,
-        states: Tensor,
-        steps: Tensor,
-        present: Tensor,
-        place: Tensor,
-        first: Tensor,
-        last: Tensor,
-        mean: Tensor,
-        count: Tensor,
+        self, x: Tensor, differences: Tensor, present: Tensor, order: Tensor, count: Tensor
     ) -> Tensor:
-        away = (1.0 - present) * 2.0
-        high, low = (states - away).amax(dim=1), (states + away).amin(dim=1)
-        spread = (((states - mean.unsqueeze(1)) * present).square().sum(dim=1) / count + 1e-12).sqrt()
-        late = (place.unsqueeze(-1) > 0.5).to(states.dtype) * present
-        early = present - late
-        drift = (states * late).sum(1) / late.sum(1).clamp(min=1.0) - (states * early).sum(1) / early.sum(
-            1
-        ).clamp(min=1.0)
-        found = [high - low, last - first, high - first, high - last, first - low, last - low, spread, drift]
+        there = present.unsqueeze(-1)
+        from_first, from_last, from_mean, steps = differences.unbind(dim=-1)
+        away = (1.0 - there) * 2.0
+        highest, lowest = (from_first - away).amax(dim=1), (from_first + away).amin(dim=1)
+        change = -from_last[:, 0]
+        found = [highest - lowest, change, highest, highest - change, lowest, lowest - change]
+        found.append((from_mean.square().sum(dim=1) / count + 1e-12).sqrt())
         found += [steps.abs().sum(dim=1) / count, steps.abs().amax(dim=1)]
         for start in _TAILS:
-            beyond = 2.0 * (1.0 - present * (place.unsqueeze(-1) >= start).to(states.dtype))
-            found.append((states - beyond).amax(dim=1) - (states + beyond).amin(dim=1))
+            beyond = 2.0 * (1.0 - there * (order.unsqueeze(-1) >= start).to(x.dtype))
+            found.append((from_last - beyond).amax(dim=1) - (from_last + beyond).amin(dim=1))
+        levels = self._levels(x, present, order)
+        found += [*(levels - levels[:, :1]).unbind(dim=1), *(levels - levels[:, -1:]).unbind(dim=1)]
         visible = self._visible(torch.stack(found, dim=-1)).flatten(1)
-        return self.summary(torch.cat([visible, mean, count / self.n_positions], dim=1))
+        return self.summary(torch.cat([visible, levels.mean(dim=1), count / self.n_positions], dim=1))
+
+    def _levels(self, x: Tensor, present: Tensor, order: Tensor) -> Tensor:
+        """`[B, levels, 4]` local means; a level no state is near to is filled in from its neighbours."""
+        places = torch.arange(self.n_levels, device=x.device, dtype=x.dtype) / (self.n_levels - 1)
+        distance = (order.unsqueeze(1) - places[:, None]) * (self.n_levels - 1)
+        weight = torch.exp(-distance.square()) * present.unsqueeze(1)
+        return (weight @ x) / weight.sum(dim=-1, keepdim=True).clamp(min=1e-9)
 
 
 class EncoderLayer(nn.Module):
@@ -254,7 +261,8 @@ class TrajectoryTransformer(PreTrainedModel):
         width, classes, tokens = config.width, config.n_classes, len(config.tokens)
         self.features = WindowFeatures(config)
         self.encoder = nn.ModuleList(
-            EncoderLayer(config, within=index < config.within_layers) for index in range(config.encoder_layers)
+            EncoderLayer(config, within=index < config.within_layers)
+            for index in range(config.encoder_layers)
         )
         self.pool = nn.Linear(width, config.embedding_size)
         self.after_pool = nn.LayerNorm(config.embedding_size)

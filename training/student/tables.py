@@ -4,7 +4,16 @@ import numpy as np
 import torch
 
 from eisv_lumen.distribution import LEGAL_FIRST, LEGAL_SECOND, LEGAL_THIRD
-from eisv_lumen.vocabulary import AFFINITY, DIMENSIONS, LUMEN_WORDS, MAX_TOKENS, PATTERNS, SHAPES, STATE_MAX, TOKENS
+from eisv_lumen.vocabulary import (
+    AFFINITY,
+    DIMENSIONS,
+    LUMEN_WORDS,
+    MAX_TOKENS,
+    PATTERNS,
+    SHAPES,
+    STATE_MAX,
+    TOKENS,
+)
 from eisv_lumen.windows import WINDOW_LENGTH
 from training.student.configuration_eisv_lumen import TrajectoryConfig
 from training.student.modeling_eisv_lumen import TrajectoryTransformer

@@ -1,0 +1,157 @@
+"""Rows of the three configurations: `windows`, `expressions`, and the schema that is published already."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from dataset_builder import parquet
+from dataset_builder.labelling import Spoken
+from dataset_builder.table import REAL, Table
+from eisv_lumen.expression import Expression, decode, render_answer, to_published
+from eisv_lumen.layouts import DATASET, SPLITS
+from eisv_lumen.prompts import design_messages
+from eisv_lumen.vocabulary import DIMENSIONS, SHAPES
+from eisv_lumen.windows import derivatives, summaries
+
+_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything that is written: windows, labels and expressions, row by row.
+
+    Attributes:
+        table: The windows.
+        names: `[N]` window ids.
+        robust: `[N]` shape ids of the default labels.
+        published: `[N]` shape ids of the published rules.
+        spoken: The expressions.
+    """
+
+    table: Table
+    names: np.ndarray
+    robust: np.ndarray
+    published: np.ndarray
+    spoken: Spoken
+
+    def __getitem__(self, rows: np.ndarray) -> "Dataset":
+        """The chosen rows."""
+        spoken = Spoken(self.spoken.ids[rows], self.spoken.observed[rows], self.spoken.scores[rows])
+        return Dataset(self.table[rows], self.names[rows], self.robust[rows], self.published[rows], spoken)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.table)
+
+
+def write_dataset(folder: Path, dataset: Dataset) -> None:
+    """Write all configurations of a dataset below a folder."""
+    for number, split in enumerate(SPLITS):
+        part = dataset[np.flatnonzero(dataset.table.split == number)]
+        parquet.write(folder / DATASET.windows(split), parquet.WINDOWS, window_columns(part))
+        parquet.write(folder / DATASET.expressions(split), parquet.EXPRESSIONS, expression_columns(part))
+    parquet.write(folder / DATASET.legacy, parquet.LEGACY, legacy_columns(dataset))
+
+
+def window_columns(part: Dataset) -> dict[str, Any]:
+    """Columns of the `windows` configuration."""
+    table, said = part.table, decode(part.spoken.ids)
+    heard = _observed(part.spoken)
+    return {
+        "window_id": part.names,
+        "source": table.source,
+        "device": table.device,
+        "provenance": table.provenance,
+        "scale": table.scale,
+        "cadence_s": table.cadence,
+        "t_start": table.start,
+        "t_end": table.end,
+        "times": parquet.number_lists(table.times),
+        "states": parquet.number_lists(table.states),
+        "ethical_drift": parquet.number_lists(table.drift, ~np.isnan(table.drift).all(axis=1)),
+        "shape": [SHAPES[shape] for shape in part.robust],
+        "shape_published": [SHAPES[shape] for shape in part.published],
+        "tokens": [list(expression.tokens) for expression in said],
+        "pattern": [expression.pattern for expression in said],
+        "expression": [str(expression) for expression in said],
+        "lumen_words": [list(expression.lumen_words) for expression in said],
+        "observed_tokens": [None if e is None else list(e.tokens) for e in heard],
+        "observed_pattern": [None if e is None else e.pattern for e in heard],
+        "observed_score": [None if np.isnan(s) else s for s in part.spoken.scores.tolist()],
+    }
+
+
+def expression_columns(part: Dataset) -> dict[str, Any]:
+    """Columns of the `expressions` configuration: prompt and completion as conversations."""
+    summary = summaries(part.table.windows())
+    said = decode(part.spoken.ids)
+    prompts = [
+        design_messages(
+            SHAPES[part.robust[row]],
+            SimpleNamespace(**{name: values[row] for name, values in vars(summary).items()}),
+        )
+        for row in range(len(part))
+    ]
+    answers = [[{"role": "assistant", "content": render_answer(expression)}] for expression in said]
+    return {
+        "window_id": part.names,
+        "provenance": part.table.provenance,
+        "shape": [SHAPES[shape] for shape in part.robust],
+        "prompt": parquet.messages(prompts),
+        "completion": parquet.messages(answers),
+        "pattern": [expression.pattern for expression in said],
+    }
+
+
+def legacy_columns(dataset: Dataset) -> dict[str, Any]:
+    """Columns exactly as published so far: JSON texts, the published labels, one split of all rows.
+
+    Where an expression was observed it is given, elsewhere the one the rules with feedback say.
+    """
+    table = dataset.table
+    windows = table.windows()
+    times = table.start[:, None] + table.times.astype(np.float64)
+    rates = derivatives(windows)
+    said = decode(dataset.spoken.ids)
+    tokens = [
+        json.dumps([to_published(expression if observed is None else observed)])
+        for expression, observed in zip(said, _observed(dataset.spoken), strict=True)
+    ]
+    return {
+        "shape": [SHAPES[shape] for shape in dataset.published],
+        "eisv_states": _json_points(times, table.states.astype(np.float64), DIMENSIONS, None),
+        "derivatives": _json_points(
+            times[:, 1:], rates.first, tuple(f"d{name}" for name in DIMENSIONS), rates.usable
+        ),
+        "t_start": table.start,
+        "t_end": table.end,
+        "provenance": ["lumen_real" if kind == REAL else "synthetic" for kind in table.provenance],
+        "tokens": tokens,
+        "n_expressions": np.ones(len(table), np.int64),
+    }
+
+
+def _json_points(
+    times: np.ndarray, values: np.ndarray, names: tuple[str, ...], usable: np.ndarray | None
+) -> list[str]:
+    """Per row a JSON list of `{t, name: value, …}`, leaving out points that are not usable."""
+    keys = ("t", *names)
+    points = np.concatenate([np.round(times, 3)[..., None], np.round(values, _DIGITS) + 0.0], axis=2)
+    return [
+        json.dumps(
+            [
+                dict(zip(keys, point, strict=True))
+                for at, point in enumerate(row)
+                if usable is None or usable[number, at]
+            ]
+        )
+        for number, row in enumerate(points.tolist())
+    ]
+
+
+def _observed(spoken: Spoken) -> list[Expression | None]:
+    return [None if ids[0] < 0 else Expression.from_ids(ids) for ids in spoken.observed]

@@ -1,0 +1,116 @@
+"""Replay a student's golden windows in a process of its own, under limits, before it is trusted to speak.
+
+Run by the updater; the process prints one line of JSON and leaves with 0, or says why not.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from eisv_lumen.device.memory import peak_mb
+from eisv_lumen.errors import VerificationError, exit_with_reason
+from eisv_lumen.layouts import STUDENT
+
+SECONDS = 60
+ADDRESS_SPACE_MB = 3072
+"""Stops a runaway; onnxruntime reserves far more addresses than it uses."""
+
+RSS_MB = 200
+"""What a device may spend on the student."""
+
+# Isolated (-I): neither the working folder nor the environment decides what is imported.
+_START = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module({!r}, run_name='__main__')"
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """What the replay measured.
+
+    Attributes:
+        windows: Golden windows replayed.
+        difference: Largest difference of a probability from the recorded one.
+        latency_ms: Mean time per window, after a first replay.
+        peak_rss_mb: Largest resident memory in MiB, None where the system does not tell.
+    """
+
+    windows: int
+    difference: float
+    latency_ms: float
+    peak_rss_mb: float | None
+
+
+def run_selftest(folder: Path, *, seconds: float = SECONDS, rss_mb: float = RSS_MB) -> SelfTest:
+    """Test a student folder in a separate process.
+
+    Raises:
+        VerificationError: It crashed, took too long or too much memory, or its outputs differ.
+    """
+    package = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-I", "-c", _START.format(__name__), str(package), str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=_environment())
+    except subprocess.TimeoutExpired:
+        raise _failed(f"no result after {seconds:g} s", f"a result within {seconds:g} s") from None
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()
+        found = next((line.split("found: ", 1)[1] for line in reason if line.startswith("found: ")), None)
+        raise _failed(
+            found or f"exit code {done.returncode}: {reason[-1] if reason else 'no words'}", "success"
+        )
+    try:
+        measured = SelfTest(**json.loads(done.stdout))
+    except (ValueError, TypeError):
+        raise _failed("an answer that cannot be read", "one line of JSON") from None
+    if measured.peak_rss_mb is not None and measured.peak_rss_mb > rss_mb:
+        raise _failed(f"{measured.peak_rss_mb:.0f} MB of memory", f"at most {rss_mb:g} MB")
+    return measured
+
+
+def main() -> None:
+    """Replay the golden windows of the folder named on the command line."""
+    folder = Path(sys.argv[1])
+    limit = ADDRESS_SPACE_MB * 1024 * 1024
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    from eisv_lumen.student import TrajectoryModel
+
+    golden = _golden(folder)
+    model = TrajectoryModel.from_pretrained(folder)
+    model.check_golden(golden)
+    started = time.perf_counter()
+    difference = model.check_golden(golden)
+    seconds = time.perf_counter() - started
+    windows = len(golden["windows"])
+    print(json.dumps(vars(SelfTest(windows, difference, 1000 * seconds / windows, peak_mb()))))
+
+
+def _environment() -> dict[str, str]:
+    """What a Python needs to start; no token or key is handed on."""
+    return {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
+
+
+def _golden(folder: Path) -> dict:
+    try:
+        golden = json.loads((folder / STUDENT.golden).read_text("utf-8"))
+        if not golden["windows"]:
+            raise ValueError("no windows")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _failed(f"{STUDENT.golden}: {type(error).__name__}", "recorded windows") from None
+    return golden
+
+
+def _failed(found: str, expected: str) -> VerificationError:
+    return VerificationError(
+        found=f"the student's self-test failed: {found}",
+        expected=expected,
+        next="the version that spoke before goes on; report this release to its publisher",
+    )
+
+
+if __name__ == "__main__":
+    exit_with_reason(main)

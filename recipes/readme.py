@@ -1,0 +1,130 @@
+"""Put the measured figures into README.md: `make readme`, after `make demo` and `make bench`.
+
+    python -m recipes.readme --out artifacts/demo --bench artifacts/bench.json
+
+The figures are kept in docs/measured/, and the README's tables are rendered from there and nowhere else.
+"""
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from eisv_lumen.artifact import write_json
+from eisv_lumen.errors import ArtifactError, exit_with_reason
+from eisv_lumen.metrics import table_markdown
+
+MEASURED = Path("docs/measured")
+README = Path("README.md")
+
+
+def main() -> None:
+    """Copy what a run measured to docs/measured/ and render the README's tables from it."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--out", type=Path, default=Path("artifacts/demo"))
+    parser.add_argument("--bench", type=Path, default=Path("artifacts/bench.json"))
+    arguments = parser.parse_args()
+    MEASURED.mkdir(parents=True, exist_ok=True)
+    write_json(MEASURED / "demo.json", without_addresses(_read(arguments.out / "summary.json", "make demo")))
+    write_json(MEASURED / "bench.json", _read(arguments.bench, "make bench"))
+    README.write_text(filled(README.read_text("utf-8")), "utf-8")
+
+
+def filled(text: str) -> str:
+    """The README with each measured section rendered from docs/measured/."""
+    demo = _read(MEASURED / "demo.json", "make demo")
+    bench = _read(MEASURED / "bench.json", "make bench")
+    sections = {
+        "voice": voice(demo),
+        "table": evaluation(demo),
+        "student": student(demo),
+        "time": times(demo),
+        "bench": benchmarks(bench),
+    }
+    for name, content in sections.items():
+        pattern = rf"(<!-- measured: {name} -->\n).*?(<!-- end -->)"
+        text, found = re.subn(pattern, lambda m, c=content: m[1] + c + m[2], text, flags=re.DOTALL)
+        if found != 1:
+            raise ArtifactError(
+                found=f"{found} sections 'measured: {name}' in README.md",
+                expected="one of each",
+                next="restore the markers in README.md",
+            )
+    return text
+
+
+def without_addresses(summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary without what belongs to one run on one machine only."""
+    release = {key: value for key, value in summary["release"].items() if key == "version"}
+    return {**summary, "release": release}
+
+
+def voice(demo: dict[str, Any]) -> str:
+    """What the device said."""
+    device = demo["device"]
+    words = " ".join(device["lumen_words"])
+    return (
+        f"```\n[{device['source']}] {device['expression']}   ({words})   {device['shape']}   "
+        f"confidence {device['confidence']:.2f}   {device['version']}\n```\n"
+    )
+
+
+def evaluation(demo: dict[str, Any]) -> str:
+    """The evaluation table, real and synthetic windows apart."""
+    return "\n".join(
+        f"Held-out {provenance} windows:\n\n{table_markdown(rows)}"
+        for provenance, rows in demo["table"].items()
+    )
+
+
+def student(demo: dict[str, Any]) -> str:
+    """The student's sizes and its parity."""
+    made = demo["student"]
+    rows = [("parameters", f"{made['parameters']:,}")]
+    rows += [(f"{name} file", f"{size / 1e6:.2f} MB") for name, size in made["sizes"].items()]
+    device = demo["device"]
+    rows += [
+        ("device process, model loaded", f"{device['rss_mb']:.0f} MB RSS"),
+        ("device, one expression", f"{device['latency_ms']:.1f} ms"),
+    ]
+    return _table(("student", "measured"), rows)
+
+
+def times(demo: dict[str, Any]) -> str:
+    """Seconds per stage."""
+    rows = [(name, f"{seconds:.0f} s") for name, seconds in demo["stages"].items()]
+    rows.append(("all", f"{sum(demo['stages'].values()):.0f} s, at most {demo['peak_memory_mb']:.0f} MB"))
+    return _table(("stage", "time"), rows)
+
+
+def benchmarks(bench: list[dict[str, Any]]) -> str:
+    """The benchmarks with their baselines."""
+    return _table(
+        ("benchmark", "measured", "n", "baseline", "ratio"),
+        [
+            (
+                figure["name"],
+                f"{figure['value']:,.4g} {figure['unit']}",
+                f"{figure['n']:,}",
+                "–" if figure["baseline"] is None else f"{figure['baseline']:,.4g} {figure['unit']}",
+                "–" if figure["ratio"] is None else f"{figure['ratio']:,.1f}×",
+            )
+            for figure in bench
+        ],
+    )
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _read(path: Path, command: str) -> Any:
+    if not path.exists():
+        raise ArtifactError(found=f"no {path}", expected="the figures of a run", next=command)
+    return json.loads(path.read_text("utf-8"))
+
+
+if __name__ == "__main__":
+    exit_with_reason(main)

@@ -1,0 +1,265 @@
+"""What a visitor sees, as HTML and SVG strings: no plotting library, sharp at every size, light and dark."""
+
+from collections import Counter
+from collections.abc import Mapping
+from html import escape
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from voices import Speech
+
+from eisv_lumen.device.awareness import GATE
+from eisv_lumen.expression import Expression
+from eisv_lumen.metrics import COLUMNS
+from eisv_lumen.vocabulary import DIMENSIONS, LED_TINT, SHAPE_DESCRIPTIONS, SHAPE_ID, SHAPES, VOID_MAX
+from eisv_lumen.windows import Windows
+
+NAMES = {"E": "energy", "I": "integrity", "S": "entropy", "V": "void"}
+_WIDTH, _HEIGHT = 760, 270
+_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 136, 14, 34
+_LABEL_GAP = 17
+_SMALLEST_SPAN = 0.04
+_ROWS_SHOWN = 12
+_LIGHT_STOPS = (0.0, 0.35, 0.65, 1.0)
+_LIGHT = ((70, 150, 245, 255), (130, 110, 110, 180), (255, 240, 150, 70))
+"""Red, green and blue of the base light at the energies of `_LIGHT_STOPS`."""
+
+
+def trajectory(window: Windows, heard: int, fit: bool) -> str:
+    """The four dimensions over time as an SVG chart.
+
+    Args:
+        window: One window, complete.
+        heard: How many of its first states are heard; the rest is drawn faintly.
+        fit: Scale to the window's own range instead of 0 to 1.
+    """
+    states, times = window.states[0], window.times[0] - window.times[0, 0]
+    low, high = _range(states) if fit else (0.0, 1.0)
+    span = max(float(times[-1]), 1e-9)
+
+    def x(t: float) -> float:
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * t / span
+
+    def y(value: float) -> float:
+        return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (high - value) / (high - low)
+
+    parts = [_grid(low, high, span, x, y)]
+    if heard < len(times):
+        edge = x((times[heard - 1] + times[heard]) / 2)
+        parts.append(
+            f'<rect class="unheard" x="{edge:.1f}" y="{_TOP}" width="{_WIDTH - _RIGHT - edge:.1f}" '
+            f'height="{_HEIGHT - _TOP - _BOTTOM}"/>'
+            f'<text x="{edge + 6:.1f}" y="{_TOP + 14}">not heard yet</text>'
+        )
+    for column, name in enumerate(DIMENSIONS):
+        parts.append(_line(name, states[:, column], times, heard, x, y))
+    parts.append(_line_labels(states[-1], [y(v) for v in states[-1]]))
+    title = f"E, I, S and V over {_duration(span)}, {heard} of {len(times)} states heard"
+    return (
+        f'<svg class="trajectory" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{title}">'
+        + "".join(parts)
+        + "</svg>"
+    )
+
+
+def voice_card(speech: Speech | None, led: str, *, title: str, mark: str, speaks: bool, note: str) -> str:
+    """One voice: its mark, expression, words, light, and confidence where it has one.
+
+    Args:
+        speech: What it says; None where there is no such voice.
+        led: CSS colour of its light.
+        title: Name of the voice.
+        mark: `M` or `R`.
+        speaks: Whether this is the voice that a device would let speak.
+        note: A sentence below.
+    """
+    state = "speaks" if speaks else "beside"
+    head = (
+        f'<div class="voice-head"><span class="mark mark-{mark}">[{mark}]</span> {escape(title)}'
+        f'<span class="state">{"speaks" if speaks else "stays silent"}</span></div>'
+    )
+    if speech is None:
+        return f'<div class="card voice {state}">{head}<p class="note">{escape(note)}</p></div>'
+    tokens = "".join(f'<span class="token">~{escape(t)}~</span>' for t in speech.expression.tokens)
+    question = '<span class="token">?</span>' if speech.expression.pattern == "QUESTION" else ""
+    return (
+        f'<div class="card voice {state}" style="--led:{led}">{head}'
+        f'<div class="said"><span class="leds" title="Lumen’s light"><i></i><i></i><i></i></span>'
+        f'<div><div class="expression" data-expression="{escape(str(speech.expression))}">'
+        f"{tokens}{question}</div>"
+        f'<div class="words">“{escape(" ".join(speech.words))}”'
+        f' <span class="pattern">{speech.expression.pattern.lower()}</span></div></div></div>'
+        f"{_gauge(speech.confidence) if speech.confidence is not None else ''}"
+        f'<p class="note">{escape(note)}</p></div>'
+    )
+
+
+def shape_bars(student: Speech | None, rules: Speech) -> str:
+    """The student's belief over the nine shapes, with the rules' decision marked."""
+    probs = None if student is None else student.shape_probs
+    best = None if student is None else student.shape
+    order = range(len(SHAPES)) if probs is None else np.argsort(-probs, kind="stable")
+    rows = []
+    for index in order:
+        shape = SHAPES[index]
+        share = 0.0 if probs is None else float(probs[index])
+        mark = (
+            '<span class="mark mark-R" title="what the rules hear">[R]</span>' if shape == rules.shape else ""
+        )
+        number = "" if probs is None else f"{100 * share:.1f} %"
+        rows.append(
+            f'<div class="bar{" best" if shape == best else ""}" title="{escape(SHAPE_DESCRIPTIONS[shape])}">'
+            f'<span class="bar-name">{spoken(shape)} {mark}</span>'
+            f'<span class="track"><i style="width:{100 * share:.1f}%"></i></span>'
+            f'<span class="bar-value">{number}</span></div>'
+        )
+    heard = best or rules.shape
+    return (
+        f'<div class="card shapes"><div class="shape-heard" data-shape="{heard}">{spoken(heard)}</div>'
+        f'<p class="note">{escape(SHAPE_DESCRIPTIONS[heard])}</p>{"".join(rows)}</div>'
+    )
+
+
+def frequency_table(counts: Mapping[str, Counter[Expression]]) -> str:
+    """How often each expression came, the student's beside the rules'."""
+    leading = "student" if "student" in counts else "rules"
+    totals = {voice: sum(counter.values()) for voice, counter in counts.items()}
+    rows = []
+    for expression, count in counts[leading].most_common(_ROWS_SHOWN):
+        shares = {v: counts[v][expression] / totals[v] if v in counts else None for v in ("student", "rules")}
+        cells = "".join(_share_cell(v, share) for v, share in shares.items())
+        rows.append(
+            f'<tr><td class="said-text">{escape(str(expression))}</td>'
+            f"<td>{escape(' '.join(expression.lumen_words))}</td>"
+            f"<td>{expression.pattern.lower()}</td><td class='number'>{count}</td>{cells}</tr>"
+        )
+    different = " · ".join(f"{v}: {len(c)} different in {totals[v]} draws" for v, c in counts.items())
+    return (
+        f'<div class="card"><p class="note">{different}. What the {leading} says most often:</p>'
+        '<table class="plain"><thead><tr><th>expression</th><th>Lumen words</th><th>pattern</th>'
+        f'<th class="number">{leading}, times</th><th>student, share</th><th>rules, share</th></tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def evaluation_table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """One evaluation table: a row per voice, each cell with its 95 % interval."""
+    columns = [c for c in COLUMNS if any(_measured(row.get(c)) for row in rows.values())]
+    head = "".join(f"<th>{escape(COLUMNS[c])}</th>" for c in columns)
+    body = "".join(
+        f'<tr class="{"own" if name == "Student" else ""}"><td>{escape(name)}</td>'
+        + "".join(_evaluation_cell(row.get(c)) for c in columns)
+        + "</tr>"
+        for name, row in rows.items()
+    )
+    return (
+        f'<div class="card scroll"><h3>{escape(title)}</h3><table class="plain evaluation">'
+        f"<thead><tr><th>voice</th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def led_colour(state: np.ndarray, shape: str) -> str:
+    """CSS colour of Lumen's light: a base from the last state, plus the shape's tint (DOMAIN.md section 3).
+
+    The base goes from blue over violet and rose to amber with energy, and is brighter the more integrity
+    and presence there is.
+    """
+    energy, integrity, _, void = state
+    base = np.array([np.interp(energy, _LIGHT_STOPS, channel) for channel in _LIGHT])
+    brightness = 0.7 + 0.2 * integrity + 0.1 * (1 - void / VOID_MAX)
+    colour = base * brightness + LED_TINT[SHAPE_ID[shape]]
+    return "rgb({}, {}, {})".format(*np.clip(colour, 0, 255).round().astype(int))
+
+
+def _range(states: np.ndarray) -> tuple[float, float]:
+    low, high = float(states.min()), float(states.max())
+    margin = max((high - low) * 0.08, (_SMALLEST_SPAN - (high - low)) / 2, 0.0)
+    return low - margin, high + margin
+
+
+def _grid(low: float, high: float, span: float, x: Any, y: Any) -> str:
+    lines = []
+    for value in np.linspace(low, high, 5):
+        lines.append(
+            f'<path class="grid" d="M{_LEFT} {y(value):.1f}H{_WIDTH - _RIGHT}"/>'
+            f'<text x="{_LEFT - 7}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.2f}</text>'
+        )
+    for part in range(5):
+        time = span * part / 4
+        anchor = "start" if part == 0 else "end" if part == 4 else "middle"
+        lines.append(
+            f'<text x="{x(time):.1f}" y="{_HEIGHT - 12}" text-anchor="{anchor}">{_duration(time)}</text>'
+        )
+    return "".join(lines)
+
+
+def _line(name: str, values: np.ndarray, times: np.ndarray, heard: int, x: Any, y: Any) -> str:
+    points = [f"{x(t):.1f},{y(v):.1f}" for t, v in zip(times, values, strict=True)]
+    faint = (
+        f'<polyline class="faint" points="{" ".join(points[heard - 1 :])}"/>' if heard < len(points) else ""
+    )
+    dots = "".join(
+        f'<circle cx="{x(t):.1f}" cy="{y(v):.1f}" r="3.2" class="{"" if i < heard else "faint"}">'
+        f"<title>{name} = {v:.3f} after {_duration(t)}</title></circle>"
+        for i, (t, v) in enumerate(zip(times, values, strict=True))
+    )
+    return f'<g class="dimension-{name}"><polyline points="{" ".join(points[:heard])}"/>{faint}{dots}</g>'
+
+
+def _line_labels(values: np.ndarray, heights: list[float]) -> str:
+    """Names at the lines' ends, pushed apart where they would overlap."""
+    placed = np.array(heights)
+    order = np.argsort(placed)
+    for before, after in pairwise(order):
+        placed[after] = max(placed[after], placed[before] + _LABEL_GAP)
+    overflow = max(0.0, float(placed.max()) - (_HEIGHT - _BOTTOM + 4))
+    return "".join(
+        f'<text class="label dimension-{name}" x="{_WIDTH - _RIGHT + 10}" y="{placed[i] - overflow + 4:.1f}">'
+        f"{name} {NAMES[name]} {values[i]:.2f}</text>"
+        for i, name in enumerate(DIMENSIONS)
+    )
+
+
+def _gauge(confidence: float) -> str:
+    above = confidence >= GATE
+    return (
+        f'<div class="gauge {"above" if above else "below"}" data-confidence="{confidence:.3f}">'
+        f'<span class="track"><i style="width:{100 * confidence:.1f}%"></i>'
+        f'<b style="left:{100 * GATE:.0f}%"></b></span>'
+        f'<span class="gauge-text">confidence <strong>{confidence:.2f}</strong>, '
+        f"{'at or above' if above else 'below'} the gate of {GATE}</span></div>"
+    )
+
+
+def _share_cell(voice: str, share: float | None) -> str:
+    if share is None:
+        return "<td>–</td>"
+    return (
+        f'<td class="share {voice}"><span class="track"><i style="width:{100 * share:.1f}%"></i></span>'
+        f"{100 * share:.1f} %</td>"
+    )
+
+
+def _measured(cell: Mapping[str, Any] | None) -> bool:
+    return bool(cell) and cell is not None and cell.get("value") is not None
+
+
+def _evaluation_cell(cell: Mapping[str, Any] | None) -> str:
+    given = "<small>given</small>" if cell and cell.get("given") else ""
+    if not _measured(cell):
+        return f"<td>{given or '–'}</td>"
+    assert cell is not None
+    interval = f"<small>{cell['low']:.3f} – {cell['high']:.3f}</small>" if cell.get("low") is not None else ""
+    return f'<td title="n = {cell.get("n")}"><b>{cell["value"]:.3f}</b> {given}{interval}</td>'
+
+
+def spoken(shape: str) -> str:
+    """A shape's name as people write it."""
+    return shape.replace("_", " ")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 or seconds == round(seconds) else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,179 @@
+"""Distilling the teacher: the loss, and the Trainer that lowers it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainingArguments
+
+from eisv_lumen.vocabulary import MAX_TOKENS, N_TOKENS
+from training.student.batches import Batches, WindowIndices, sampling_weights
+from training.student.modeling_eisv_lumen import TrajectoryTransformer
+from training.student.settings import LossSettings, StudentSettings
+
+_SMALLEST = 1e-6
+
+
+class Distillation(nn.Module):
+    """The student with what only training needs: the projection to the teacher's width, and the loss."""
+
+    def __init__(self, student: TrajectoryTransformer, teacher_width: int, settings: LossSettings) -> None:
+        super().__init__()
+        self.student = student
+        self.projection = nn.Linear(student.config.embedding_size, teacher_width)
+        self.settings = settings
+        self.parts: dict[str, list[float]] = {}
+
+    def forward(
+        self,
+        states: Tensor,
+        times: Tensor,
+        mask: Tensor,
+        first: Tensor,
+        second: Tensor,
+        third: Tensor,
+        patterns: Tensor,
+        hidden: Tensor,
+        shapes: Tensor,
+        sequences: Tensor,
+        words: Tensor,
+    ) -> dict[str, Tensor]:
+        """The loss of one batch of B windows with K prefixes each.
+
+        Args:
+            states: `[B, T, 4]`, with `times` and `mask` `[B, T]`.
+            times: As the model takes them.
+            mask: As the model takes it.
+            first: `[B, 17]` the teacher's distribution of the first id.
+            second: `[B, K, 17]` of the second id after each prefix.
+            third: `[B, K, 17]` of the third id.
+            patterns: `[B, 5]` of the pattern.
+            hidden: `[B, H]` the teacher's standardised last hidden state.
+            shapes: `[B]` true shapes.
+            sequences: `[B, K + 1, 3]` the prefixes, and last the labelled expression.
+            words: `[B, K + 1, 3]` Lumen words of the sequences, 15 for none.
+        """
+        student, settings = self.student, self.settings
+        encoded = student.encode(states, times, mask)
+        logits, spoken = self._teacher_forced(encoded, sequences)
+        by_pattern = encoded.pattern_logits
+        tau = settings.temperature
+        distil = divergence(first, logits[0][:, 0], tau) + divergence(patterns, by_pattern, tau)
+        distil = (
+            distil + divergence(second, logits[1][:, :-1], tau) + divergence(third, logits[2][:, :-1], tau)
+        )
+        hard = sum(
+            nn.functional.cross_entropy(
+                logits[position][:, -1 if position else 0], sequences[:, -1, position]
+            )
+            for position in range(MAX_TOKENS)
+        )
+        said = sequences < N_TOKENS
+        lumen = nn.functional.cross_entropy(spoken[said], words[said])
+        shape = nn.functional.cross_entropy(encoded.shape_logits, shapes)
+        features = (self.projection(encoded.embedding) - hidden).square().mean()
+        loss = (
+            settings.distil * distil
+            + settings.shape * shape
+            + settings.hard * (hard + lumen)
+            + settings.features * features
+        )
+        self._note(distil=distil, shape=shape, hard=hard, lumen=lumen, features=features)
+        return {"loss": loss}
+
+    def _teacher_forced(self, encoded: Any, sequences: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Logits of each step (`[B, 1, 17]`, then `[B, K + 1, 17]`) and Lumen logits `[B, K + 1, 3, 16]`."""
+        student, (batch, count, _) = self.student, sequences.shape
+        hidden, past = student.step(encoded, student.beginning(batch, 1, sequences.device), 0, None)
+        logits, spoken = [student.logits(hidden, [])], []
+        past = [(key.expand(-1, count, -1, -1), value.expand(-1, count, -1, -1)) for key, value in past]
+        for position in range(MAX_TOKENS):
+            hidden, past = student.step(encoded, sequences[..., position], position + 1, past)
+            spoken.append(student.lumen_head(hidden))
+            if position + 1 < MAX_TOKENS:
+                logits.append(student.logits(hidden, list(sequences[..., : position + 1].unbind(dim=-1))))
+        return logits, torch.stack(spoken, dim=2)
+
+    def _note(self, **parts: Tensor) -> None:
+        for name, value in parts.items():
+            self.parts.setdefault(name, []).append(float(value.detach()))
+
+
+def divergence(teacher: Tensor, logits: Tensor, tau: float) -> Tensor:
+    """τ² · KL(teacher ‖ student), both at temperature τ, in nats; mean over rows.
+
+    Args:
+        teacher: `[..., C]` probabilities at temperature 1.
+        logits: `[..., C]` the student's; illegal classes are very negative and take no part.
+        tau: Temperature.
+    """
+    legal = logits > -1e8
+    softened = (teacher.clamp(min=_SMALLEST).log() / tau).masked_fill(~legal, -torch.inf).log_softmax(dim=-1)
+    student = (logits / tau).log_softmax(dim=-1)
+    difference = torch.where(legal, softened.exp() * (softened - student), torch.zeros_like(student))
+    return difference.sum(dim=-1).mean() * tau**2
+
+
+class StudentTrainer(Trainer):
+    """Draws rare shapes more often, and logs the parts of the loss."""
+
+    def __init__(self, *args: Any, weights: np.ndarray, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._weights = torch.from_numpy(weights)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
+        return torch.utils.data.WeightedRandomSampler(self._weights, len(self._weights))
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add the mean of each part since the last log."""
+        parts = self.model.parts
+        super().log(
+            {**logs, **{name: float(np.mean(values)) for name, values in parts.items()}}, *args, **kwargs
+        )
+        parts.clear()
+
+
+def distil(
+    student: TrajectoryTransformer,
+    batches: Batches,
+    settings: StudentSettings,
+    scratch: Path,
+    callbacks: list[Any],
+) -> None:
+    """Train a student in place; goes on from the newest checkpoint in `scratch`."""
+    from transformers import PrinterCallback
+
+    from training.pretrain_base import last_checkpoint
+
+    checkpoints = scratch / "checkpoints"
+    trainer = StudentTrainer(
+        model=Distillation(student, batches.hidden.shape[1], settings.loss),
+        args=TrainingArguments(
+            output_dir=str(checkpoints),
+            max_steps=settings.steps,
+            per_device_train_batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_ratio=settings.warmup,
+            weight_decay=settings.weight_decay,
+            save_steps=settings.save_steps,
+            save_total_limit=1,
+            logging_steps=max(1, settings.steps // 40),
+            seed=settings.seed,
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=not torch.cuda.is_available(),
+            dataloader_pin_memory=False,
+            dataloader_drop_last=False,
+            ignore_data_skip=True,
+            remove_unused_columns=False,
+        ),
+        train_dataset=WindowIndices(len(batches.shapes)),
+        data_collator=batches,
+        callbacks=callbacks,
+        weights=sampling_weights(batches.shapes, settings.balance),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))

@@ -1,0 +1,105 @@
+"""Everything that determines a student."""
+
+from dataclasses import dataclass, field
+
+from training.configuration import require
+from training.student.augmentation import AugmentationSettings
+
+
+@dataclass(frozen=True)
+class SizeSettings:
+    """Sizes of the network; see `TrajectoryConfig`."""
+
+    width: int = 128
+    heads: int = 4
+    encoder_layers: int = 4
+    within_layers: int = 1
+    decoder_layers: int = 2
+    feed_forward: int = 512
+    embedding_size: int = 128
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that do not fit each other."""
+        require(self.width % self.heads == 0, "model: heads", self.heads, "a divisor of width")
+        require(self.heads % 4 == 0, "model: heads", self.heads, "a multiple of the four dimensions")
+        require(self.encoder_layers > 0, "model: encoder_layers", self.encoder_layers, "at least one")
+        require(self.decoder_layers > 0, "model: decoder_layers", self.decoder_layers, "at least one")
+        fits = 0 <= self.within_layers <= self.encoder_layers
+        require(fits, "model: within_layers", self.within_layers, "at most encoder_layers")
+        require(0.0 <= self.dropout < 1.0, "model: dropout", self.dropout, "a share below 1")
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Weights of the parts of the loss.
+
+    Attributes:
+        distil: Divergence from the teacher's distributions at `temperature`, times its square.
+        shape: Cross-entropy of the shape head.
+        hard: Cross-entropy of the labelled expression and of the Lumen words.
+        features: Squared distance of the projected embedding from the teacher's last hidden state.
+        temperature: τ of the distillation.
+        prefixes: Prefixes per window at which the second and third distribution are compared.
+    """
+
+    distil: float = 0.7
+    shape: float = 0.1
+    hard: float = 0.2
+    features: float = 0.1
+    temperature: float = 4.0
+    prefixes: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse negative weights."""
+        for name in ("distil", "shape", "hard", "features"):
+            require(getattr(self, name) >= 0, f"loss: {name}", getattr(self, name), "a weight of 0 or more")
+        require(self.temperature >= 1, "loss: temperature", self.temperature, "at least 1")
+        require(self.prefixes >= 1, "loss: prefixes", self.prefixes, "at least one")
+
+
+@dataclass(frozen=True)
+class QuantisationSettings:
+    """What becomes INT8.
+
+    Attributes:
+        per_channel: One scale per output column instead of one per matrix.
+        keep: Parts of node names that stay FP32.
+    """
+
+    per_channel: bool = False
+    keep: tuple[str, ...] = ("features",)
+
+
+@dataclass(frozen=True)
+class StudentSettings:
+    """Settings of `training.train_student`.
+
+    Attributes:
+        steps: Optimiser steps.
+        balance: Windows of a shape are drawn with weight count^-balance: 0 as they come, 1 all shapes alike.
+        save_steps: Steps between checkpoints, from which a killed run goes on.
+        parity_windows: Windows on which torch, FP32 and INT8 are compared.
+    """
+
+    seed: int
+    steps: int
+    model: SizeSettings = field(default_factory=SizeSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+    quantisation: QuantisationSettings = field(default_factory=QuantisationSettings)
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    balance: float = 0.5
+    save_steps: int = 200
+    parity_windows: int = 2000
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        for name in ("steps", "batch_size", "save_steps", "parity_windows"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
+        require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "a number between 0 and 1")
+        require(0 <= self.warmup < 1, "warmup", self.warmup, "a share of the steps")
+        require(0 <= self.balance <= 1, "balance", self.balance, "a number from 0 to 1")
