@@ -61,25 +61,26 @@ def read_database(path: Path, zone: tzinfo, report: LogReport) -> tuple[Series, 
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    address = f"file:{quote(str(path.resolve()))}"
-    connection = sqlite3.connect(f"{address}?mode=ro", uri=True, timeout=10.0)
-    try:
-        connection.execute("SELECT count(*) FROM sqlite_master")
-    except sqlite3.OperationalError:
-        # A write-ahead database on a read-only medium: nobody writes it, so its log can be left alone.
-        connection.close()
-        connection = sqlite3.connect(f"{address}?mode=ro&immutable=1", uri=True)
-    return connection
+    address = f"file:{quote(str(path.resolve()))}?mode=ro"
+    if _write_ahead(path) and not path.with_name(path.name + "-wal").exists():
+        # Nobody is writing; opened in the usual way, SQLite would leave two files beside the database.
+        return sqlite3.connect(f"{address}&immutable=1", uri=True)
+    return sqlite3.connect(address, uri=True, timeout=10.0)
+
+
+def _write_ahead(path: Path) -> bool:
+    """Does the file's header name the write-ahead format?"""
+    with path.open("rb") as file:
+        return file.read(20)[18:] == b"\2\2"
 
 
 def _states(path: Path, connection: sqlite3.Connection, zone: tzinfo, report: LogReport) -> Series:
-    lacking = [name for name in ("timestamp", *ANIMA) if name not in _columns(connection, STATES)]
+    columns = _columns(connection, STATES)
+    lacking = [name for name in ("timestamp", *ANIMA) if name not in columns]
     if lacking:
         raise _refused(
             path,
-            f"table {STATES} without {', '.join(lacking)}"
-            if _columns(connection, STATES)
-            else f"no {STATES}",
+            f"table {STATES} without {', '.join(lacking)}" if columns else f"no {STATES}",
             f"a table {STATES} with timestamp, " + ", ".join(ANIMA),
         )
     report.mapped = {name: name for name in ("timestamp", *ANIMA)}

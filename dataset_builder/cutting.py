@@ -13,7 +13,7 @@ from eisv_lumen.windows import Windows, concatenate
 
 COARSER = 1.5
 """A scale must be this much coarser than the log itself."""
-_LONG_ENOUGH = 10
+_LONG_ENOUGH = 2
 """A scale decides how long blocks are where the log is at least this many of its windows long."""
 
 

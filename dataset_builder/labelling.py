@@ -1,6 +1,7 @@
 """Expressions for windows: what was really said there, and what the rules with feedback say."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,8 @@ def speak(
         The expressions, the rules that made them, and what they learned from, as plain JSON.
     """
     observed, scores, unplaced = _aligned(table, contents, settings)
-    rules, updates = Rules.converged(settings.seed)
+    weights, updates = _converged(settings.seed)
+    rules = Rules(weights, updates)
     learned = np.flatnonzero((table.split == TRAIN) & ~np.isnan(scores))
     learned = learned[np.argsort(table.end[learned], kind="stable")]
     if len(learned):
@@ -57,6 +59,13 @@ def speak(
         "n_observed_unplaced": unplaced,
     }
     return Spoken(ids, observed, scores), rules, feedback
+
+
+@lru_cache(maxsize=4)
+def _converged(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and updates of self-scored rules; the same for every dataset of a seed."""
+    rules, updates = Rules.converged(seed)
+    return rules.weights, updates
 
 
 def _aligned(

@@ -41,9 +41,8 @@ class Source:
     def inputs(self) -> dict[str, Path]:
         """Files and folders that identify the content, by name; a database's write-ahead log is one."""
         ahead = self.path.with_name(self.path.name + "-wal")
-        return {self.name: self.path} | (
-            {f"{self.name}-wal": ahead} if self.is_database and ahead.is_file() else {}
-        )
+        pending = self.is_database and ahead.is_file() and ahead.stat().st_size
+        return {self.name: self.path} | ({f"{self.name}-wal": ahead} if pending else {})
 
 
 @dataclass

@@ -16,6 +16,7 @@ PURGED = -1
 
 MOST_BLOCKS, FEWEST_BLOCKS = 50, 10
 _TRIES = 64
+_PER_BORDER = 0.2
 
 
 def assign(
@@ -98,13 +99,13 @@ def _chosen(
         splits = np.zeros(blocks, np.int64)
         splits[order[: held[0]]] = VALIDATION
         splits[order[held[0] : sum(held)]] = TEST
-        uneven = 0.0
+        # Fewer borders leave longer stretches, in which windows of coarse scales fit.
+        uneven = _PER_BORDER * np.count_nonzero(np.diff(splits))
         for which, share in ((VALIDATION, shares[0]), (TEST, shares[1])):
             expected = share * total
+            away = np.abs(counts[splits == which].sum(axis=0) - expected)
             # Relative to what chance would do, so that rare shapes count as much as common ones.
-            uneven += float(
-                (np.abs(counts[splits == which].sum(axis=0) - expected) / np.sqrt(expected + 1)).sum()
-            )
+            uneven += float((away / np.sqrt(expected + 1)).sum())
         if uneven < best:
             best, chosen = uneven, splits
     return chosen

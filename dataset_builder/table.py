@@ -102,8 +102,9 @@ class Table:
         rows = zip(self.source, self.device, self.scale, self.start.tolist(), strict=True)
         for row, (source, device, scale, start) in enumerate(rows):
             if self.provenance[row] == SYNTHETIC:
-                names[row] = f"{source}:{SPLITS[self.split[row]]}:{seen.setdefault(source, 0)}"
-                seen[source] += 1
+                made = f"{source}:{SPLITS[self.split[row]]}"
+                seen[made] = seen.get(made, 0) + 1
+                names[row] = f"{made}:{seen[made]}"
                 continue
             place = source if device == source else f"{source}:{device}"
             name = f"{place}:{scale}:{start:.3f}"

@@ -26,12 +26,14 @@ from eisv_lumen.series import Series, recorded_order, repeated
 from eisv_lumen.windows import WINDOW_LENGTH
 
 SYNONYMS: dict[str, str] = {
-    "cpu_temp_c": "cpu_temp temp_cpu cpu_temperature temperature_cpu cpu_temp_celsius soc_temp core_temp",
+    "cpu_temp_c": "cpu_temp temp_cpu cpu_temperature temperature_cpu cpu_temperature_c cpu_temp_celsius "
+    "soc_temp core_temp",
     "ambient_temp_c": "ambient_temp temp_ambient ambient_temperature temperature temp temp_c temperature_c "
-    "air_temp air_temperature temp_celsius ambient_temp_celsius room_temp",
+    "air_temp air_temperature temp_celsius ambient_temp_celsius "
+    "ambient_temperature_c air_temp_c room_temp temp_h temp_p",
     "humidity_pct": "humidity hum rh relative_humidity humidity_percent humidity_rh",
     "pressure_hpa": "pressure press barometric_pressure air_pressure pressure_mbar pressure_mb baro hpa",
-    "light_lux": "light lux illuminance light_level ambient_light",
+    "light_lux": "light lux illuminance light_level light_lx illuminance_lx illuminance_lux lx ambient_light",
     "cpu_pct": "cpu cpu_percent cpu_usage cpu_load cpu_usage_percent",
     "memory_pct": "memory mem memory_percent mem_pct mem_percent ram ram_pct ram_percent memory_usage",
     "disk_pct": "disk disk_percent disk_usage disk_usage_percent",
@@ -53,7 +55,6 @@ TIME_COLUMNS = (
     "time_stamp",
     "recorded_at",
     "created_at",
-    "date",
     "ts",
     "t",
     "epoch",
@@ -63,6 +64,7 @@ DEVICE_COLUMNS = ("device", "device_id", "device_name", "host", "hostname", "nod
 
 
 NO_VALUE = frozenset({"", "nan", "null", "none", "na", "n/a", "-", "nil"})
+_TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}(:|$)")
 _CHUNK = 1 << 16
 _MILLISECONDS = 1e11
 """A number of seconds beyond the year 5000 is a number of milliseconds."""
@@ -127,8 +129,10 @@ class _Columns:
 
     names: tuple[str, ...]
     time: int
+    date: int | None
     device: int | None
     channels: dict[str, int]
+    decimal_comma: bool
 
 
 def time_zone(name: str) -> tzinfo:
@@ -248,7 +252,8 @@ def _read(
     with _opened(path) as file:
         header = _first_line(path, file)
         delimiter = max(",;\t|", key=header.count)
-        columns = _map_columns(path, next(csv.reader([header], delimiter=delimiter), []), mapping, report)
+        names = next(csv.reader([header], delimiter=delimiter), [])
+        columns = _map_columns(path, names, mapping, report, decimal_comma=delimiter == ";")
         lines = _lines(csv.reader(file, delimiter=delimiter), report)
         while rows := list(islice(lines, _CHUNK)):
             report.rows += len(rows)
@@ -263,8 +268,15 @@ def _chunk(
     if not whole:
         return
     fields = list(zip(*whole, strict=True))
-    times = parse_times(fields[columns.time], zone)
-    channels = {name: _numbers(fields[at], report) for name, at in columns.channels.items()}
+    texts: Sequence[str] = fields[columns.time]
+    if columns.date is not None and _TIME_OF_DAY.match(texts[0].strip()):
+        texts = [
+            f"{date.strip()} {time.strip()}" for date, time in zip(fields[columns.date], texts, strict=True)
+        ]
+    times = parse_times(texts, zone)
+    channels = {
+        name: _numbers(fields[at], report, columns.decimal_comma) for name, at in columns.channels.items()
+    }
     readings = Readings(times, channels)
     timed, valued = ~np.isnan(times), readings.present()
     report.drop("unreadable time", int((~timed).sum()))
@@ -314,7 +326,9 @@ def _lines(reader: Iterator[list[str]], report: LogReport) -> Iterator[list[str]
             yield row
 
 
-def _map_columns(path: Path, header: list[str], mapping: Mapping[str, str], report: LogReport) -> _Columns:
+def _map_columns(
+    path: Path, header: list[str], mapping: Mapping[str, str], report: LogReport, *, decimal_comma: bool
+) -> _Columns:
     names = tuple(name.strip() for name in header)
     known = _known_names(mapping)
     found: dict[str, int] = {}
@@ -323,6 +337,9 @@ def _map_columns(path: Path, header: list[str], mapping: Mapping[str, str], repo
         channel = known.get(_plain(names[at]))
         if channel is not None and channel not in found:
             found[channel] = at
+    date = found.pop("date", None)
+    if "time" not in found and date is not None:
+        found["time"], date = date, None
     channels = {name: found[name] for name in CHANNELS if name in found}
     if "time" not in found or not channels:
         lacking = "time" if "time" not in found else "channel"
@@ -331,14 +348,15 @@ def _map_columns(path: Path, header: list[str], mapping: Mapping[str, str], repo
             expected="a header line with timestamp and at least one of " + ", ".join(CHANNELS[:12]),
             next="name the columns so in the file's first line",
         )
+    used = {*found.values(), date}
     report.mapped = {names[at]: name for name, at in channels.items()}
-    report.ignored = [name for at, name in enumerate(names) if at not in found.values()]
+    report.ignored = [name for at, name in enumerate(names) if at not in used]
     report.missing = [name for name in CHANNELS if name not in channels]
-    return _Columns(names, found["time"], found.get("device"), channels)
+    return _Columns(names, found["time"], date, found.get("device"), channels, decimal_comma)
 
 
 def _known_names(mapping: Mapping[str, str]) -> dict[str, str]:
-    known = dict.fromkeys(TIME_COLUMNS, "time") | dict.fromkeys(DEVICE_COLUMNS, "device")
+    known = {"date": "date"} | dict.fromkeys(TIME_COLUMNS, "time") | dict.fromkeys(DEVICE_COLUMNS, "device")
     for channel in CHANNELS:
         known |= dict.fromkeys([channel, *SYNONYMS[channel].split()], channel)
     for column, channel in mapping.items():
@@ -356,7 +374,9 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower().replace("%", " pct ").replace("°", " ")).strip("_")
 
 
-def _numbers(texts: Sequence[str], report: LogReport) -> np.ndarray:
+def _numbers(texts: Sequence[str], report: LogReport, decimal_comma: bool) -> np.ndarray:
+    if decimal_comma:
+        texts = [text.replace(",", ".") for text in texts]
     try:
         return np.array(texts, dtype="U").astype(np.float64)
     except ValueError:

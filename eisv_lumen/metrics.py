@@ -152,12 +152,8 @@ def js_divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     H((p + q) / 2) − (H(p) + H(q)) / 2.
     """
     with np.errstate(invalid="ignore"):
-        p = p / np.sum(p, axis=-1, keepdims=True)
-        q = q / np.sum(q, axis=-1, keepdims=True)
-    middle = (p + q) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = [x * np.log2(np.where(x > 0, x / middle, np.where(x == 0, 1, np.nan))) for x in (p, q)]
-    return np.clip((terms[0] + terms[1]).sum(axis=-1) / 2, 0, 1)
+        p, q = (np.asarray(x, np.float64) / np.sum(x, axis=-1, keepdims=True) for x in (p, q))
+    return np.clip(token_entropy((p + q) / 2) - (token_entropy(p) + token_entropy(q)) / 2, 0, 1)
 
 
 def ece(confidence: np.ndarray, outcome: np.ndarray, bins: int = ECE_BINS) -> float:

@@ -59,7 +59,8 @@ def classify(windows: Windows, rules: str = "robust") -> np.ndarray:
     """Shape id of every window, `[N]` int64, ids into `vocabulary.SHAPES`.
 
     Args:
-        windows: Windows of one or more states each; more than four for the answer to mean much.
+        windows: Windows of one or more states each, checked by `Windows.validate`: where states are NaN,
+            no test holds and the answer is settled_presence.
         rules: A name in `RULE_SETS`.
 
     Raises:

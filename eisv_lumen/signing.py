@@ -135,7 +135,12 @@ class SigningKey:
     def appears_in(self, content: bytes) -> bool:
         """Whether bytes to be published hold this private key, raw, in base64, in hex or as PEM."""
         raw = self._private.private_bytes_raw()
-        return any(form in content for form in (raw, base64.b64encode(raw)[:42], raw.hex().encode()))
+        der = self._private.private_bytes(
+            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        # A PEM file is the DER form in base64; its last bytes are the key's.
+        forms = (raw, raw.hex().encode(), base64.b64encode(raw)[:42], base64.b64encode(der)[-40:])
+        return any(form in content for form in forms)
 
     def sign(self, document: bytes, purpose: str) -> dict[str, Any]:
         """The signature document that `TrustedKeys.check` reads."""

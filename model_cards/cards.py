@@ -12,12 +12,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from eisv_lumen import artifact
 from eisv_lumen.artifact import Manifest
+from eisv_lumen.device.awareness import GATE
 from eisv_lumen.errors import ArtifactError
 from eisv_lumen.layouts import DATASET, SPLITS, STUDENT
 from eisv_lumen.metrics import COLUMNS
 from eisv_lumen.prompts import design_messages
 from eisv_lumen.vocabulary import SHAPES
-from model_cards.facts import Fact, facts, origin
+from model_cards.facts import facts, origin, source_line
 from model_cards.front_matter import (
     DatasetFrontMatter,
     FrontMatter,
@@ -29,7 +30,6 @@ from model_cards.measurements import METRIC_MEANINGS, PROVENANCES, Evaluation, r
 from model_cards.names import ReleaseNames
 
 HUB = "https://huggingface.co"
-CONFIDENCE_GATE = 0.6
 SPACE_SETTINGS = "space.json"
 _TAGS = ("eisv", "lumen", "trajectory", "embodied-agent", "raspberry-pi")
 _LICENSE = "apache-2.0"
@@ -66,7 +66,7 @@ def dataset_card(folders: Folders, names: ReleaseNames) -> str:
         size_categories=(size_category(sum(sum(split.values()) for split in counts.values())),),
         task_categories=("text-generation", "tabular-classification"),
         annotations_creators=("machine-generated",),
-        tags=(*_TAGS, "time-series", "datasets"),
+        tags=(*_TAGS, "time-series"),
         configs=dataset_configs(manifest),
     )
     values = {
@@ -75,10 +75,16 @@ def dataset_card(folders: Folders, names: ReleaseNames) -> str:
         "provenances": [p for p in PROVENANCES if any(p in split for split in counts.values())],
         "shapes": SHAPES,
         "shape_counts": shape_counts,
-        "sources": [_source_line(source) for source in metrics.get("sources") or ()],
+        "shapes_by_split": [
+            (f"{split}, {provenance}", by_shape)
+            for split, provenances in (metrics.get("shapes_by_split") or {}).items()
+            for provenance, by_shape in provenances.items()
+        ],
+        "sources": [source_line(source) for source in metrics.get("sources") or ()],
+        "labels_agree": metrics.get("labels_agree"),
+        "stability": metrics.get("label_stability"),
         "dropped": facts(metrics.get("dropped") or {}),
-        "feedback": ", ".join(f"{fact.name}: {fact.value}" for fact in facts(metrics.get("feedback") or {})),
-        "split_note": metrics.get("split_note"),
+        "feedback": _feedback(metrics.get("feedback") or {}),
         "origin": origin(manifest),
     }
     return _render("dataset", front_matter, values)
@@ -171,7 +177,7 @@ def student_card(folders: Folders, names: ReleaseNames) -> str:
         **_model_values(evaluation, names, manifest),
         "repo": names.repo("student"),
         "int8_path": STUDENT.int8,
-        "gate_confidence": CONFIDENCE_GATE,
+        "gate_confidence": GATE,
         "parameters": metrics.get("parameters"),
         "gate_passed": required(metrics, "gate_2.passed", folder),
         "gate": facts(gate),
@@ -188,7 +194,8 @@ def space_card(folders: Folders, names: ReleaseNames) -> str:
     manifest = Manifest.read(folder, kind="space")
     try:
         settings = json.loads((folder / SPACE_SETTINGS).read_text("utf-8"))
-        front_matter = SpaceFrontMatter(**settings["front_matter"])
+        shown_with = {"models": (settings["student"],), "datasets": (names.repo("dataset"),)}
+        front_matter = SpaceFrontMatter(**{**settings["front_matter"], **shown_with})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ArtifactError(
             found=f"{folder}/{SPACE_SETTINGS}: {type(error).__name__}",
@@ -202,7 +209,7 @@ def space_card(folders: Folders, names: ReleaseNames) -> str:
         "revision": settings.get("revision"),
         "examples": settings.get("examples"),
         "sdk_version": front_matter.sdk_version,
-        "gate_confidence": CONFIDENCE_GATE,
+        "gate_confidence": GATE,
         "origin": origin(manifest),
     }
     return _render("space", front_matter, values)
@@ -265,12 +272,15 @@ def _folder(folders: Folders, kind: str) -> Path:
     return Path(folder)
 
 
-def _source_line(source: str | Mapping[str, Any]) -> str:
-    if isinstance(source, str):
-        return source
-    rest = [Fact.text(key, value) for key, value in source.items() if key not in ("name", "path")]
-    name = source.get("name") or Path(str(source.get("path", "a log"))).name
-    return f"**{name}**" + (": " if rest else "") + "; ".join(text for text in rest if text)
+def _feedback(feedback: Mapping[str, Any]) -> str:
+    """How the labelling rules learned, in half a sentence; empty where that was not recorded."""
+    observed = feedback.get("n_observed")
+    parts = [
+        str(feedback.get("kind") or ""),
+        f"{feedback['n_updates']:,} updates" if "n_updates" in feedback else "",
+        f"{observed:,} recorded utterances" if observed else "",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def _example_prompt() -> str:

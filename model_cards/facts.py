@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from eisv_lumen.artifact import Manifest
@@ -32,12 +33,6 @@ class Fact(NamedTuple):
     name: str
     value: str
 
-    @classmethod
-    def text(cls, key: str, value: Any) -> str:
-        """`name value` in one piece, empty where the value cannot be shown."""
-        shown = _shown(value)
-        return "" if shown is None else f"{_label(key)} {shown}"
-
 
 def facts(values: Mapping[str, Any], prefix: str = "") -> list[Fact]:
     """Rows of everything in a mapping that can be shown: numbers, texts, short lists, measurements.
@@ -60,6 +55,32 @@ def facts(values: Mapping[str, Any], prefix: str = "") -> list[Fact]:
     return rows
 
 
+def source_line(source: str | Mapping[str, Any]) -> str:
+    """One line on a log that a dataset was built from, as far as its entry in the metrics tells."""
+    if isinstance(source, str):
+        return source
+    parts = [f"{source['states']:,} states"] if isinstance(source.get("states"), int) else []
+    devices = source.get("devices") or {}
+    steps = sorted({device["median_step_s"] for device in devices.values() if device.get("median_step_s")})
+    if steps:
+        parts.append("one every " + " or ".join(f"{step:g} s" for step in steps))
+    days = sorted(
+        _day(device[end]) for device in devices.values() for end in ("t_start", "t_end") if end in device
+    )
+    if days:
+        parts.append(f"{days[0]} to {days[-1]}" if days[0] != days[-1] else days[0])
+    if source.get("mapped"):
+        parts.append("channels " + ", ".join(f"`{name}`" for name in sorted(source["mapped"])))
+    if source.get("observed"):
+        parts.append(f"{source['observed']:,} recorded utterances")
+    parts += [str(note) for note in source.get("notes") or ()]
+    return (
+        f"**{source.get('name', 'a log')}** ({source.get('kind', 'log')})"
+        + (": " if parts else "")
+        + "; ".join(parts)
+    )
+
+
 def origin(manifest: Manifest) -> list[str]:
     """Lines on how an artifact was made: seed, generation, inputs by hash, library versions."""
     lines = []
@@ -72,6 +93,10 @@ def origin(manifest: Manifest) -> list[str]:
     if manifest.libraries:
         lines.append("Libraries: " + ", ".join(f"{name} {v}" for name, v in manifest.libraries.items()) + ".")
     return lines
+
+
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
 
 
 def _label(key: str) -> str:

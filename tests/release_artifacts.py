@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.parser
+import pytest
 
 from eisv_lumen import artifact, vocabulary
 from eisv_lumen.layouts import STUDENT
@@ -27,7 +28,8 @@ CARD = "---\nlicense: apache-2.0\n{extra}---\n# {title}\n\nMade for a test.\n"
 NAMED = ("dimensions", "shapes", "patterns", "tokens", "lumen_words")
 GRAPH = """
 student (float[B, T, 4] states, float[B, T] times, bool[B, T] mask, float[B, 3, 17] noise)
-    => (float[B, 9] shape_probs, float[B, 5] pattern_probs, int64[B, 3] token_ids, float[B, 3, 17] token_probs,
+    => (float[B, 9] shape_probs, float[B, 5] pattern_probs, int64[B, 3] token_ids,
+        float[B, 3, 17] token_probs,
         int64[B, 3] lumen_ids, float[B] confidence, float[B, 128] embedding)
 {
     present = Cast <to = 1> (mask)
@@ -58,6 +60,13 @@ student (float[B, T, 4] states, float[B, T] times, bool[B, T] mask, float[B, 3, 
 """
 
 
+def as_if_imported_with(url: str, patch: pytest.MonkeyPatch) -> None:
+    """What HF_ENDPOINT sets when the client is imported: it checks the addresses of commits against it."""
+    patch.setattr("huggingface_hub.constants.ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    patch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
 def recipe(folder: Path, **release: object) -> Path:
     """A recipe file with a release section."""
     path = folder / "recipe.yaml"
@@ -75,7 +84,7 @@ def some_windows(count: int = 12, seed: int = 0) -> Windows:
 
 
 def small_student(folder: Path, seed: int = 0) -> Path:
-    """A student folder around a graph of a few nodes: real ONNX with a student's interface, no training needed."""
+    """A student folder around a graph of a few nodes: real ONNX with a student's interface."""
     with artifact.build(folder, kind="student", configuration={"test": "small"}, seed=seed) as work:
         assert work is not None
         (work.folder / "onnx").mkdir()

@@ -115,7 +115,9 @@ def test_samples_follow_the_distribution():
 @given(seeds, st.sampled_from([np.float16, np.float32, np.float64]))
 def test_samples_and_greedy_answers_are_legal_in_every_precision(seed, dtype):
     exact = arbitrary(seed, 64, spread=6.0)
-    stored = ExpressionDistribution(*(part.astype(dtype) for part in (exact.first, exact.second, exact.third)))
+    stored = ExpressionDistribution(
+        *(part.astype(dtype) for part in (exact.first, exact.second, exact.third))
+    )
     assert is_legal(stored.sample(np.random.default_rng(seed))).all()
     assert is_legal(stored.greedy()).all()
 

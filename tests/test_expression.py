@@ -221,7 +221,9 @@ def test_tokens_that_do_not_form_the_pattern_are_refused(tokens, pattern):
         e.Expression(tokens, pattern)
 
 
-@pytest.mark.parametrize("row", [[0, 1], [0, EOS, EOS], [EOS, PAD, PAD], [0, 0, 1], [0, 1, PAD], [0, -1, PAD]])
+@pytest.mark.parametrize(
+    "row", [[0, 1], [0, EOS, EOS], [EOS, PAD, PAD], [0, 0, 1], [0, 1, PAD], [0, -1, PAD]]
+)
 def test_ids_that_break_the_grammar_are_refused(row):
     with pytest.raises(ExpressionError):
         e.Expression.from_ids(row)

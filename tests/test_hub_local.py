@@ -30,7 +30,7 @@ LARGE = bytes(range(256)) * 4096  # 1 MiB that goes to large-file storage by its
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
     with start(tmp_path_factory.mktemp("hub")) as running, pytest.MonkeyPatch.context() as patch:
-        # What HF_ENDPOINT sets on import; client 0.36 checks commit addresses against it, not against `endpoint=`.
+        # What HF_ENDPOINT sets on import: client 0.36 reads commit addresses by it, not by `endpoint=`.
         patch.setattr("huggingface_hub.constants.ENDPOINT", running.url)
         template = running.url + "/{repo_id}/resolve/{revision}/{filename}"
         patch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -60,7 +60,11 @@ def test_whoami_names_user_and_role(api: HfApi) -> None:
 
 def test_create_repo_answers_with_its_address(api: HfApi, hub: LocalHub) -> None:
     url = api.create_repo("hikewa/created", repo_type="dataset")
-    assert (str(url), url.repo_id, url.repo_type) == (f"{hub.url}/datasets/hikewa/created", "hikewa/created", "dataset")
+    assert (str(url), url.repo_id, url.repo_type) == (
+        f"{hub.url}/datasets/hikewa/created",
+        "hikewa/created",
+        "dataset",
+    )
     assert api.create_repo("hikewa/created", repo_type="dataset", exist_ok=True) == url
     with pytest.raises(HfHubHTTPError) as refused:
         api.create_repo("hikewa/created", repo_type="dataset")
@@ -68,7 +72,9 @@ def test_create_repo_answers_with_its_address(api: HfApi, hub: LocalHub) -> None
     assert not api.repo_exists("hikewa/created")  # a model of that name is another repository
 
 
-def test_commit_and_read_back_regular_and_large_files(api: HfApi, repo: str, tmp_path: Path, hub: LocalHub) -> None:
+def test_commit_and_read_back_regular_and_large_files(
+    api: HfApi, repo: str, tmp_path: Path, hub: LocalHub
+) -> None:
     info = api.create_commit(
         repo,
         [add("a.txt", b"small"), add("deep/er/model.safetensors", LARGE), add("empty.bin", b"")],
@@ -85,13 +91,20 @@ def test_commit_and_read_back_regular_and_large_files(api: HfApi, repo: str, tmp
     assert (newest.title, newest.message, newest.authors) == ("two", "with a description", ["hikewa"])
 
 
-def test_a_revision_keeps_its_bytes_and_its_etag(api: HfApi, repo: str, tmp_path: Path, hub: LocalHub) -> None:
+def test_a_revision_keeps_its_bytes_and_its_etag(
+    api: HfApi, repo: str, tmp_path: Path, hub: LocalHub
+) -> None:
     commits = [
         api.upload_file(path_or_fileobj=content, path_in_repo="model.onnx", repo_id=repo).oid
         for content in (b"first", b"second")
     ]
     api.create_tag(repo, tag="v1", revision=commits[0], tag_message="the first")
-    for revision, content in ((commits[0], b"first"), ("v1", b"first"), ("main", b"second"), (commits[1][:8], b"second")):
+    for revision, content in (
+        (commits[0], b"first"),
+        ("v1", b"first"),
+        ("main", b"second"),
+        (commits[1][:8], b"second"),
+    ):
         file = hf_hub_download(repo, "model.onnx", revision=revision, endpoint=hub.url, cache_dir=tmp_path)
         assert Path(file).read_bytes() == content
     assert api.model_info(repo, revision="v1").sha == commits[0]
@@ -100,7 +113,9 @@ def test_a_revision_keeps_its_bytes_and_its_etag(api: HfApi, repo: str, tmp_path
 
 
 def test_tree_and_paths_tell_sizes_hashes_and_last_commits(api: HfApi, repo: str) -> None:
-    first = api.create_commit(repo, [add("d/x.txt", b"x"), add("d/e/y.bin", LARGE)], commit_message="both").oid
+    first = api.create_commit(
+        repo, [add("d/x.txt", b"x"), add("d/e/y.bin", LARGE)], commit_message="both"
+    ).oid
     second = api.create_commit(repo, [add("d/x.txt", b"xx")], commit_message="one").oid
     rows = {row.path: row for row in api.list_repo_tree(repo, recursive=True, expand=True)}
     assert set(rows) == {".gitattributes", "d", "d/e", "d/e/y.bin", "d/x.txt"}
@@ -112,7 +127,11 @@ def test_tree_and_paths_tell_sizes_hashes_and_last_commits(api: HfApi, repo: str
         list(api.list_repo_tree(repo, "absent"))
     info = api.model_info(repo, files_metadata=True)
     sibling = next(each for each in info.siblings or [] if each.rfilename == "d/e/y.bin")
-    assert sibling.size == len(LARGE) and sibling.lfs is not None and sibling.lfs["sha256"] == rows["d/e/y.bin"].lfs.sha256
+    assert (
+        sibling.size == len(LARGE)
+        and sibling.lfs is not None
+        and sibling.lfs["sha256"] == rows["d/e/y.bin"].lfs.sha256
+    )
 
 
 def test_long_listings_come_in_pages_without_gaps(api: HfApi, repo: str) -> None:
@@ -121,7 +140,9 @@ def test_long_listings_come_in_pages_without_gaps(api: HfApi, repo: str) -> None
     listed = [row.path for row in api.list_repo_tree(repo, recursive=True)]
     assert len(listed) == len(set(listed))
     assert set(listed) == {*paths, ".gitattributes", "a", "a-b", "a.b", "b", "b/c"}
-    assert [row.path for row in api.list_repo_tree(repo, "a.b")] == [p for p in sorted(paths) if p.startswith("a.b/")]
+    assert [row.path for row in api.list_repo_tree(repo, "a.b")] == [
+        p for p in sorted(paths) if p.startswith("a.b/")
+    ]
 
 
 def test_stale_parent_is_refused_and_changes_nothing(api: HfApi, repo: str) -> None:
@@ -144,7 +165,11 @@ def test_a_repeated_request_is_answered_with_the_commit_it_made(api: HfApi, repo
 
 def test_deleting_and_copying_in_a_commit(api: HfApi, repo: str) -> None:
     api.create_commit(repo, [add("a", b"1"), add("d/b.bin", LARGE), add("d/c", b"3")], commit_message="fill")
-    operations = [CommitOperationCopy("d/b.bin", "copy.bin"), CommitOperationDelete("a"), CommitOperationDelete("d/")]
+    operations = [
+        CommitOperationCopy("d/b.bin", "copy.bin"),
+        CommitOperationDelete("a"),
+        CommitOperationDelete("d/"),
+    ]
     api.create_commit(repo, operations, commit_message="change")
     assert set(api.list_repo_files(repo)) == {".gitattributes", "copy.bin"}
     for missing in ("a", "d/"):
@@ -152,7 +177,9 @@ def test_deleting_and_copying_in_a_commit(api: HfApi, repo: str) -> None:
             api.create_commit(repo, [CommitOperationDelete(missing)], commit_message="again")
 
 
-def test_large_files_outside_the_known_patterns_are_added_to_gitattributes(api: HfApi, repo: str, hub: LocalHub) -> None:
+def test_large_files_outside_the_known_patterns_are_added_to_gitattributes(
+    api: HfApi, repo: str, hub: LocalHub
+) -> None:
     api.upload_file(path_or_fileobj=b"x" * (11 << 20), path_in_repo="a b/big[1].txt", repo_id=repo)
     with HfFileSystem(endpoint=hub.url, token=hub.token).open(f"{repo}/.gitattributes") as file:
         last = file.read().splitlines()[-1]
@@ -176,7 +203,10 @@ def test_branches_and_tags_are_created_once_and_deleted(api: HfApi, repo: str) -
     assert [branch.name for branch in api.list_repo_refs(repo).branches] == ["main"]
     with pytest.raises(RevisionNotFoundError):
         api.delete_tag(repo, tag="v1")
-    for call in (lambda: api.delete_branch(repo, branch="main"), lambda: api.create_tag(repo, tag="bad..name")):
+    for call in (
+        lambda: api.delete_branch(repo, branch="main"),
+        lambda: api.create_tag(repo, tag="bad..name"),
+    ):
         with pytest.raises(HfHubHTTPError):
             call()
 
@@ -191,8 +221,13 @@ def test_super_squash_keeps_the_files(api: HfApi, repo: str) -> None:
 
 def test_history_comes_in_pages(api: HfApi, repo: str) -> None:
     for number in range(60):
-        api.upload_file(path_or_fileobj=b"%d" % number, path_in_repo="a", repo_id=repo, commit_message=f"{number}")
-    assert [commit.title for commit in api.list_repo_commits(repo)] == [*map(str, range(59, -1, -1)), "initial commit"]
+        api.upload_file(
+            path_or_fileobj=b"%d" % number, path_in_repo="a", repo_id=repo, commit_message=f"{number}"
+        )
+    assert [commit.title for commit in api.list_repo_commits(repo)] == [
+        *map(str, range(59, -1, -1)),
+        "initial commit",
+    ]
 
 
 def test_moved_and_deleted_repositories_are_gone_under_the_old_name(api: HfApi, repo: str) -> None:
@@ -209,7 +244,9 @@ def test_moved_and_deleted_repositories_are_gone_under_the_old_name(api: HfApi, 
         api.delete_repo("hikewa/moved")
 
 
-def test_missing_things_have_the_errors_that_clients_know(api: HfApi, repo: str, tmp_path: Path, hub: LocalHub) -> None:
+def test_missing_things_have_the_errors_that_clients_know(
+    api: HfApi, repo: str, tmp_path: Path, hub: LocalHub
+) -> None:
     download = {"endpoint": hub.url, "cache_dir": tmp_path}
     with pytest.raises(EntryNotFoundError):
         hf_hub_download(repo, "absent", **download)
@@ -247,14 +284,21 @@ def test_strangers_cannot_write(hub: LocalHub, repo: str) -> None:
 
 def test_bad_metadata_is_refused_before_anything_is_written(api: HfApi, repo: str) -> None:
     head = api.model_info(repo).sha
-    for card in (b"---\nlicense: nonsense\n---\n", b"---\ntags: [1\n---\n", b"---\n- a\n---\n", b"---\na: 1\na: 2\n---\n"):
+    for card in (
+        b"---\nlicense: nonsense\n---\n",
+        b"---\ntags: [1\n---\n",
+        b"---\n- a\n---\n",
+        b"---\na: 1\na: 2\n---\n",
+    ):
         with pytest.raises(ValueError, match="Invalid metadata"):
             api.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=repo)
     assert api.model_info(repo).sha == head
     card = b"---\nlicense: mit\ntags: [eisv]\nlibrary_name: onnx\n---\n# Card\n"
     api.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=repo)
     info = api.model_info(repo)
-    assert info.card_data is not None and info.card_data.license == "mit" and "license:mit" in (info.tags or [])
+    assert (
+        info.card_data is not None and info.card_data.license == "mit" and "license:mit" in (info.tags or [])
+    )
 
 
 def test_uploading_a_folder_twice_makes_one_commit(api: HfApi, repo: str, tmp_path: Path) -> None:
@@ -290,7 +334,12 @@ def test_a_thousand_files_in_one_commit(api: HfApi, repo: str, tmp_path: Path, h
 
 def clone(url: str, repo: str, target: Path) -> None:
     command = ["git", "-c", "credential.helper=", "clone", "--quiet", f"{url}/{repo}", str(target)]
-    environment = {"GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1", "HOME": str(target.parent), "PATH": "/usr/bin:/bin"}
+    environment = {
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "HOME": str(target.parent),
+        "PATH": "/usr/bin:/bin",
+    }
     subprocess.run(command, check=True, capture_output=True, env=environment | {"GIT_LFS_SKIP_SMUDGE": "1"})
 
 
@@ -331,7 +380,9 @@ def test_spaces_show_their_sdk(api: HfApi) -> None:
     info = api.space_info(repo)
     assert info.sdk == "gradio" and info.runtime is not None and info.runtime.stage == "STOPPED"
     with pytest.raises(ValueError, match="sdk"):
-        api.upload_file(path_or_fileobj=b"# no sdk", path_in_repo="README.md", repo_id=repo, repo_type="space")
+        api.upload_file(
+            path_or_fileobj=b"# no sdk", path_in_repo="README.md", repo_id=repo, repo_type="space"
+        )
 
 
 def test_refused_pull_request_says_why(api: HfApi, repo: str) -> None:

@@ -128,9 +128,7 @@ def test_feedback_moves_every_token_said_by_the_published_step():
 @pytest.mark.parametrize(("times", "score"), [(2, 1.0), (3, 1.0), (3, 0.0)])
 def test_a_repeated_token_moves_once_per_saying(times, score):
     rules = Rules()
-    rules.feedback(
-        np.array([0]), Expression(("warmth",) * times, "REPETITION").ids[None], np.array([score])
-    )
+    rules.feedback(np.array([0]), Expression(("warmth",) * times, "REPETITION").ids[None], np.array([score]))
     step = LEARNING_RATE * 2 * (score - 0.5) * times
     assert rules.weights[0, TOKEN_ID["warmth"]] == pytest.approx(1 + step)
 

@@ -400,20 +400,32 @@ def real(recordings):
     return concatenate([cut for *_, scales in recordings.values() for cut in scales.values()])
 
 
-@pytest.mark.parametrize("coarse", [False, True])
-def test_noise_of_the_sensors_changes_at_most_two_percent(recordings, coarse):
-    """Gaussian noise as wide as each recording's resolution, or 0.1 in all channels, through the sensors."""
+@pytest.mark.parametrize(
+    ("width", "worst"),
+    [
+        (lambda resolution: resolution / np.sqrt(12), 0.02),
+        (lambda resolution: resolution, 0.05),
+        (lambda resolution: 0.1, 0.05),
+    ],
+    ids=["rounding error", "resolution", "a tenth"],
+)
+def test_noise_of_the_sensors_changes_at_most_two_percent(recordings, width, worst):
+    """Gaussian noise of that width in every channel, through the sensors.
+
+    The weather station, most of whose windows move and whose every state is one reading a minute, may
+    lose `worst` under noise of its full resolution, which is more than three times its rounding error.
+    """
     generator = np.random.default_rng(0)
     changed, counted = 0, 0
     for name, (resolution, times, channels, scales) in recordings.items():
-        width = 0.1 if coarse else resolution
-        noisy = {key: values + generator.normal(0, width, len(values)) for key, values in channels.items()}
-        again = windows_by_scale(times, noisy)
-        here = [int((shapes.robust(cut) != shapes.robust(again[key])).sum()) for key, cut in scales.items()]
+        noise = {key: generator.normal(0, width(resolution), len(times)) for key in channels}
+        again = windows_by_scale(times, {key: values + noise[key] for key, values in channels.items()})
+        here = sum(
+            int((shapes.robust(cut) != shapes.robust(again[key])).sum()) for key, cut in scales.items()
+        )
         total = sum(len(cut) for cut in scales.values())
-        # Even the worst recording, in which most windows move, keeps nearly all its labels.
-        assert sum(here) / total <= 0.05, name
-        changed, counted = changed + sum(here), counted + total
+        assert here / total <= worst, name
+        changed, counted = changed + here, counted + total
     assert counted > 5000
     assert changed / counted <= 0.02
 
@@ -447,7 +459,25 @@ def test_real_windows_are_flat_over_minutes_and_move_over_hours(recordings):
 
 
 def test_no_real_window_looks_like_drift(real):
-    assert synthetic.swings_against(real).mean() < 0.001
+    assert not synthetic.swings_against(real).any()
+
+
+@pytest.mark.parametrize("period", [20.0, 60.0, 200.0])
+def test_load_that_comes_and_goes_does_not_look_like_drift(period):
+    """Simulated telemetry: load moves E against I, as drift does, but V along with E."""
+    times = np.arange(0.0, 2000.0, 2.0)
+    load = 0.5 + 0.5 * np.sign(np.sin(2 * np.pi * times / period))
+    channels = {
+        "cpu_pct": 5 + 90 * load,
+        "memory_pct": np.full(len(times), 40.0),
+        "context_switches_per_s": 300 + 4000 * load,
+        "interrupts_per_s": 200 + 3000 * load,
+        "cpu_temp_c": 50 + 15 * load,
+    }
+    states = sensors.to_eisv(sensors.AnimaFilter().update(sensors.Readings.of(times, channels)))
+    assert np.ptp(states[:, 0]) > 0.05
+    for factor in (1, 5):
+        assert not synthetic.swings_against(series.sliding(states[::factor], times[::factor])).any()
 
 
 def test_summaries_of_real_windows_are_finite(real):

@@ -181,7 +181,7 @@ def _drift(column: pa.Array, mask: np.ndarray) -> np.ndarray | None:
     drift = np.zeros(mask.shape)
     for row, values in enumerate(column.to_pylist()):
         if values is not None:
-            drift[row, : len(values)] = values
+            drift[row, : len(values)] = np.nan_to_num(np.array(values, np.float64))
     return drift
 
 

@@ -1,6 +1,6 @@
 """Make the tiny base model: configuration, tokenizer, and pre-training on generated text.
 
-    python -m training.pretrain_base --config training/configs/base-tiny.yaml --out artifacts/base
+python -m training.pretrain_base --config training/configs/base-tiny.yaml --out artifacts/base
 
 The result is an ordinary transformers model folder.
 """

@@ -29,17 +29,29 @@ TOKEN_VARIABLE = "EISV_HUB_TOKEN"
 
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m hub.local", description="A Hugging Face Hub on this machine.")
-    parser.add_argument("--root", type=Path, default=Path("artifacts/hub"), help="folder of all that it stores")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser = argparse.ArgumentParser(
+        prog="python -m hub.local", description="A Hugging Face Hub on this machine."
+    )
+    parser.add_argument(
+        "--root", type=Path, default=Path("artifacts/hub"), help="folder of all that it stores"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
+    )
     parser.add_argument("--port", type=int, default=8700, help="0 takes a free one (default: 8700)")
     parser.add_argument("--token-file", type=Path, help="accounts (default: tokens.json in the root folder)")
     parser.add_argument("--token", help=f"a write token that is valid; better given as {TOKEN_VARIABLE}")
-    parser.add_argument("--user", default="hikewa", help="owner of given and generated tokens (default: hikewa)")
+    parser.add_argument(
+        "--user", default="hikewa", help="owner of given and generated tokens (default: hikewa)"
+    )
     parser.add_argument("--ready-file", type=Path, help="written when it listens: JSON of url and pid")
     parser.add_argument("--max-upload-mib", type=int, default=50 * 1024, help="largest file (default: 51200)")
-    parser.add_argument("--min-free-mib", type=int, default=64, help="room on disk to start with (default: 64)")
-    parser.add_argument("--with-parent", action="store_true", help="stop when the process that started it is gone")
+    parser.add_argument(
+        "--min-free-mib", type=int, default=64, help="room on disk to start with (default: 64)"
+    )
+    parser.add_argument(
+        "--with-parent", action="store_true", help="stop when the process that started it is gone"
+    )
     parser.add_argument("--verbose", action="store_true", help="a line for each request on stderr")
     return parser
 
@@ -55,7 +67,9 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("hub.local").setLevel(logging.INFO if options.verbose else logging.WARNING)
     if not is_repo_part(options.user):
-        raise InputError(found=f"user {options.user!r}", expected="letters, digits, '-', '_', '.'", next="--user NAME")
+        raise InputError(
+            found=f"user {options.user!r}", expected="letters, digits, '-', '_', '.'", next="--user NAME"
+        )
     limits = Limits(lfs_bytes=options.max_upload_mib * MIB, min_free_bytes=options.min_free_mib * MIB)
     with _root_held(options.root, limits), _listening(options.host, options.port) as listener:
         hub = _open_hub(options, limits)
@@ -113,8 +127,10 @@ def _unwritable(root: Path, error: OSError) -> ResourceError:
 @contextlib.contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        # With the protocol named, asyncio sends small answers at once instead of 40 ms later.
+        listener = socket.socket(family, kind, protocol)
     except (OSError, OverflowError, UnicodeError) as error:
         raise _unusable_address(host, port, error) from None
     with listener:
@@ -128,8 +144,9 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 
 
 def _unusable_address(host: str, port: int, error: Exception) -> ResourceError:
+    reason = getattr(error, "strerror", None) or error
     return ResourceError(
-        found=f"address {host}:{port} that cannot be listened on: {getattr(error, 'strerror', None) or error}",
+        found=f"address {host}:{port} that cannot be listened on: {reason}",
         expected="a free port on this machine",
         next="stop what uses it, or choose another: python -m hub.local --port 0",
     )
@@ -147,9 +164,13 @@ async def _serve(hub: Hub, listener: socket.socket, options: argparse.Namespace)
         timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)
-    # uvicorn raises the signal again once it has stopped; being told to stop is no failure.
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    # Before uvicorn listens to signals, and after: it raises them again once it has stopped.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, stop)
     watching = asyncio.create_task(_announce_and_watch(server, listener, options))
     try:
         await server.serve(sockets=[listener])
@@ -160,12 +181,14 @@ async def _serve(hub: Hub, listener: socket.socket, options: argparse.Namespace)
     return 0
 
 
-async def _announce_and_watch(server: uvicorn.Server, listener: socket.socket, options: argparse.Namespace) -> None:
+async def _announce_and_watch(
+    server: uvicorn.Server, listener: socket.socket, options: argparse.Namespace
+) -> None:
     parent = os.getppid()
     while not server.started:
         await asyncio.sleep(0.01)
     host, port = listener.getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     url = f"http://{shown}:{port}"
     if options.ready_file is not None:
         options.ready_file.parent.mkdir(parents=True, exist_ok=True)

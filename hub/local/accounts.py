@@ -118,7 +118,9 @@ def open_accounts(file: Path, given: str | None, user: str) -> Accounts:
         _checked_token(given)
     if not file.exists():
         first = given or f"hf_{secrets.token_hex(17)}"
-        _write_tokens(file, {first: owner, f"hf_{secrets.token_hex(17)}": Account("reader", "read", frozenset({"*"}))})
+        _write_tokens(
+            file, {first: owner, f"hf_{secrets.token_hex(17)}": Account("reader", "read", frozenset({"*"}))}
+        )
     accounts = Accounts(_read_tokens(file))
     return accounts.with_token(given, owner) if given is not None else accounts
 

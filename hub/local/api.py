@@ -65,7 +65,10 @@ def validate_yaml(call: Call) -> Response:
     errors, warnings = card_problems(content, kind)
     if not call.is_json:
         return PlainTextResponse("\n".join(errors), 400 if errors else 200)
-    rows = {"errors": [{"message": text} for text in errors], "warnings": [{"message": text} for text in warnings]}
+    rows = {
+        "errors": [{"message": text} for text in errors],
+        "warnings": [{"message": text} for text in warnings],
+    }
     return answer(rows, 400 if errors else 200)
 
 
@@ -75,7 +78,12 @@ def _named(call: Call, body: dict[str, Any]) -> RepoName:
         namespace, _, name = name.partition("/")
     if namespace is None and call.account is not None:
         namespace = call.account.user
-    if not (isinstance(name, str) and isinstance(namespace, str) and is_repo_part(name) and is_repo_part(namespace)):
+    if not (
+        isinstance(name, str)
+        and isinstance(namespace, str)
+        and is_repo_part(name)
+        and is_repo_part(namespace)
+    ):
         raise Refusal(400, "Invalid repository name: letters, digits, '-', '_' and '.', at most 96 of them")
     try:
         return RepoName(kind_of(body.get("type")), namespace, name)
@@ -106,7 +114,7 @@ def create_repository(call: Call) -> Response:
 def _first_files(name: RepoName, sdk: str | None) -> dict[str, bytes]:
     files = {ATTRIBUTES: DEFAULT_ATTRIBUTES}
     if sdk:
-        card = f"---\ntitle: {name.name}\nemoji: 🌱\ncolorFrom: gray\ncolorTo: green\nsdk: {sdk}\npinned: false\n---\n"
+        card = f"---\ntitle: {name.name}\nemoji: 🌱\ncolorFrom: gray\ncolorTo: green\nsdk: {sdk}\n---\n"
         files[CARD] = card.encode()
     return files
 
@@ -201,7 +209,12 @@ def repository_row(
     return row
 
 
-_RUNTIME = {"stage": "STOPPED", "hardware": {"current": None, "requested": None}, "storage": None, "gcTimeout": None}
+_RUNTIME = {
+    "stage": "STOPPED",
+    "hardware": {"current": None, "requested": None},
+    "storage": None,
+    "gcTimeout": None,
+}
 
 
 def _tags(card: dict[str, Any]) -> list[str]:
@@ -258,7 +271,10 @@ def paths_info(call: Call, name: RepoName, rest: list[str]) -> Response:
 
 
 def _entry_rows(
-    repository: StoredRepository, commit: Any, entries: Iterable[File | Folder], expand: bool  # noqa: ANN401
+    repository: StoredRepository,
+    commit: Any,
+    entries: Iterable[File | Folder],
+    expand: bool,
 ) -> list[dict[str, Any]]:
     rows = [_entry_row(entry) for entry in entries]
     if expand:
@@ -384,7 +400,9 @@ def change_settings(call: Call, name: RepoName, rest: list[str]) -> Response:
     private = body.get("private", {"private": True, "public": False}.get(str(body.get("visibility"))))
     if isinstance(private, bool):
         call.hub.repositories.change_facts(name, private)
-    return answer({"private": private if isinstance(private, bool) else repository.facts.private, "gated": False})
+    return answer(
+        {"private": private if isinstance(private, bool) else repository.facts.private, "gated": False}
+    )
 
 
 def check_access(call: Call, name: RepoName, rest: list[str]) -> Response:
@@ -430,7 +448,7 @@ def _encoded(mark: str) -> str:
 
 def _decoded(cursor: str) -> str:
     try:
-        return base64.urlsafe_b64decode(cursor).decode("utf-8", "surrogateescape")
+        return base64.b64decode(cursor, b"-_", validate=True).decode("utf-8", "surrogateescape")
     except (binascii.Error, ValueError):
         raise Refusal(400, "Invalid cursor") from None
 

@@ -102,7 +102,9 @@ class HubApplication:
         account = self._hub.accounts.of_header(request.headers.get("authorization"), basic)
         call = Call(self._hub, request, account)
         if is_git:
-            return await _git(call, RepoName(kind, segments[0], segments[1].removesuffix(".git")), segments[2:])
+            return await _git(
+                call, RepoName(kind, segments[0], segments[1].removesuffix(".git")), segments[2:]
+            )
         if request.method not in ("GET", "HEAD"):
             raise Refusal(405, "Method not allowed")
         if segments[2:3] in (["resolve"], ["raw"]) and len(segments) > 4:
@@ -168,7 +170,9 @@ def _content(call: Call, name: RepoName, rest: list[str], raw: bool) -> Response
         refusal.headers |= {"X-Repo-Commit": str(commit.id)}
         raise
     headers["Content-Type"] = _content_type(file.path)
-    headers["Content-Disposition"] = f"inline; filename*=UTF-8''{quote(file.path.rsplit('/', 1)[-1], safe='')}"
+    headers["Content-Disposition"] = (
+        f"inline; filename*=UTF-8''{quote(file.path.rsplit('/', 1)[-1], safe='')}"
+    )
     if file.pointer is None or raw:
         return serve(call.request, repo.odb.read(pygit2.Oid(hex=file.oid))[1], file.oid, headers)
     headers |= {"X-Linked-Etag": f'"{file.pointer.oid}"', "X-Linked-Size": str(file.size)}
@@ -182,7 +186,11 @@ def _content_type(path: str) -> str:
     guessed = mimetypes.guess_type(path)[0] or ""
     if guessed in _IMAGES:
         return guessed
-    is_text = guessed.startswith("text/") or guessed in ("application/json", "application/xml", "application/toml")
+    is_text = guessed.startswith("text/") or guessed in (
+        "application/json",
+        "application/xml",
+        "application/toml",
+    )
     is_text = is_text or path.endswith((".md", ".yaml", ".yml", ".toml", ".jsonl", ".py", ".gitattributes"))
     return "text/plain; charset=utf-8" if is_text else "application/octet-stream"
 
@@ -196,5 +204,5 @@ async def _drain(request: Request) -> None:
                 size += len(chunk)
                 if size > _DRAIN_BYTES:
                     return
-    except Exception:  # noqa: BLE001, S110 - it is refused already
+    except Exception:
         pass

@@ -12,18 +12,34 @@ import nh3
 import yaml
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
+from markdown_it.rules_core import StateCore
 
 from hub.local.licences import LICENCES
 from hub.local.names import Kind
 
-_FRONT_MATTER = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)(?:\r?\n)?^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
+_FRONT_MATTER = re.compile(
+    r"\A\s*---[ \t]*\r?\n(.*?)(?:\r?\n)?^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE
+)
 _FRONT_MATTER_BYTES = 1 << 20
 _REPO_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _WORD = re.compile(r"[a-z0-9][a-z0-9-]*")
-_SIZES = re.compile(r"n<1K|1K<n<10K|10K<n<100K|100K<n<1M|1M<n<10M|10M<n<100M|100M<n<1B|1B<n<10B|10B<n<100B|100B<n<1T|n>1T")
+_SIZES = re.compile(
+    r"n<1K|1K<n<10K|10K<n<100K|100K<n<1M|1M<n<10M|10M<n<100M|100M<n<1B|1B<n<10B|10B<n<100B|100B<n<1T|n>1T"
+)
 _SDKS = ("gradio", "docker", "static", "streamlit")
 _COLOURS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
+
+
+def _align_cells(state: StateCore) -> None:
+    """Columns aligned by an attribute: pages allow no styles inside them."""
+    for token in state.tokens:
+        style = token.attrs.pop("style", None) if token.type in ("th_open", "td_open") else None
+        if style:
+            token.attrSet("align", str(style).removeprefix("text-align:"))
+
+
 _markdown = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+_markdown.core.ruler.push("align_cells", _align_cells)
 
 
 @dataclass(frozen=True)
@@ -53,7 +69,11 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
-        repeated = {key for key in keys if isinstance(key, str) and keys.count(key) > 1} if len(keys) < 1000 else set()
+        repeated = (
+            {key for key in keys if isinstance(key, str) and keys.count(key) > 1}
+            if len(keys) < 1000
+            else set()
+        )
         if repeated:
             raise CardError(f"duplicated mapping key: {', '.join(sorted(repeated))}")
         return super().construct_mapping(node, deep)
@@ -71,7 +91,7 @@ def read_card(content: str) -> Card:
     if len(match[1]) > _FRONT_MATTER_BYTES:
         raise CardError(f"metadata of more than {_FRONT_MATTER_BYTES} characters")
     try:
-        data = yaml.load(match[1], Loader=_Loader)  # noqa: S506 - a SafeLoader
+        data = yaml.load(match[1], Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 2})" if mark else ""
@@ -93,7 +113,7 @@ def card_data(content: bytes | None) -> dict[str, Any]:
         return {}
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever YAML holds
+def _plain(value: Any) -> Any:
     """The value as JSON can carry it: dates as text, keys as text."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
@@ -120,7 +140,10 @@ def card_problems(content: str, kind: Kind) -> tuple[list[str], list[str]]:
         if kind == "spaces":
             return ["missing configuration in README: a Space needs at least its sdk"], []
         return [], ["empty or missing yaml metadata in repo card"]
-    checks = [_check_common, {"models": _check_model, "datasets": _check_dataset, "spaces": _check_space}[kind]]
+    checks = [
+        _check_common,
+        {"models": _check_model, "datasets": _check_dataset, "spaces": _check_space}[kind],
+    ]
     errors = [error for check in checks for error in check(data)]
     warnings = [] if kind == "spaces" or "license" in data else ['"license" is missing']
     return errors, warnings
@@ -129,7 +152,9 @@ def card_problems(content: str, kind: Kind) -> tuple[list[str], list[str]]:
 def _check_common(data: dict[str, Any]) -> Iterator[str]:
     yield from _texts(data, "license", lambda value: value in LICENCES, "a license identifier of the Hub")
     yield from _texts(data, "tags", lambda value: 0 < len(value) <= 128, "of 1 to 128 characters")
-    yield from _texts(data, "language", lambda value: bool(re.fullmatch(r"[a-zA-Z-]{2,20}", value)), "a language code")
+    yield from _texts(
+        data, "language", lambda value: bool(re.fullmatch(r"[a-zA-Z-]{2,20}", value)), "a language code"
+    )
     yield from _texts(data, "datasets", lambda value: bool(_REPO_ID.fullmatch(value)), "a dataset id")
     if data.get("license") == "other" and "license_name" not in data:
         yield '"license_name" is needed when "license" is "other"'
@@ -138,9 +163,15 @@ def _check_common(data: dict[str, Any]) -> Iterator[str]:
 
 
 def _check_model(data: dict[str, Any]) -> Iterator[str]:
-    yield from _texts(data, "pipeline_tag", lambda value: bool(_WORD.fullmatch(value)), "a task of the Hub", one=True)
-    yield from _texts(data, "library_name", lambda value: bool(re.fullmatch(r"[\w.+-]+", value)), "a name", one=True)
-    yield from _texts(data, "base_model", lambda value: bool(_REPO_ID.fullmatch(value)), "a model id on the Hub")
+    yield from _texts(
+        data, "pipeline_tag", lambda value: bool(_WORD.fullmatch(value)), "a task of the Hub", one=True
+    )
+    yield from _texts(
+        data, "library_name", lambda value: bool(re.fullmatch(r"[\w.+-]+", value)), "a name", one=True
+    )
+    yield from _texts(
+        data, "base_model", lambda value: bool(_REPO_ID.fullmatch(value)), "a model id on the Hub"
+    )
     yield from _texts(data, "metrics", lambda value: bool(value), "a metric's name")
     if "model-index" in data:
         yield from _check_model_index(data["model-index"])
@@ -186,7 +217,9 @@ def _check_result(result: object, place: str) -> Iterator[str]:
 
 
 def _check_dataset(data: dict[str, Any]) -> Iterator[str]:
-    yield from _texts(data, "task_categories", lambda value: bool(_WORD.fullmatch(value)), "a task of the Hub")
+    yield from _texts(
+        data, "task_categories", lambda value: bool(_WORD.fullmatch(value)), "a task of the Hub"
+    )
     yield from _texts(data, "size_categories", lambda value: bool(_SIZES.fullmatch(value)), "like 1K<n<10K")
     yield from _texts(data, "pretty_name", lambda value: bool(value.strip()), "not empty", one=True)
     configs = data.get("configs", [])
@@ -205,8 +238,12 @@ def _check_space(data: dict[str, Any]) -> Iterator[str]:
         if name in data and data[name] not in _COLOURS:
             yield f'"{name}" must be one of [{", ".join(_COLOURS)}]'
     yield from _texts(data, "title", lambda value: bool(value.strip()), "not empty", one=True)
-    yield from _texts(data, "short_description", lambda value: len(value) <= 60, "of at most 60 characters", one=True)
-    yield from _texts(data, "app_file", lambda value: not value.startswith("/"), "a file of the repository", one=True)
+    yield from _texts(
+        data, "short_description", lambda value: len(value) <= 60, "of at most 60 characters", one=True
+    )
+    yield from _texts(
+        data, "app_file", lambda value: not value.startswith("/"), "a file of the repository", one=True
+    )
     yield from _texts(data, "models", lambda value: bool(_REPO_ID.fullmatch(value)), "a model id")
     if "sdk_version" in data and not isinstance(data["sdk_version"], str):
         yield '"sdk_version" must be a text: put it in quotes'
@@ -223,7 +260,8 @@ def _texts(
     values = data[name] if isinstance(data[name], list) and not one else [data[name]]
     for value in values:
         if not isinstance(value, str):
-            yield f'"{name}" must be a text{"" if one else ", or an array of texts"}, not {json.dumps(value)[:60]}'
+            form = "a text" if one else "a text or an array of texts"
+            yield f'"{name}" must be {form}, not {json.dumps(value)[:60]}'
         elif not allowed(value):
             yield f'"{name}" with value "{value[:60]}" is not valid: it must be {expected}'
 

@@ -63,7 +63,9 @@ class CommitReader:
         """
         self._bytes += len(chunk)
         if self._bytes > self._limits.commit_bytes:
-            raise Refusal(413, f"Commit of more than {self._limits.commit_bytes} bytes: upload large files as LFS")
+            raise Refusal(
+                413, f"Commit of more than {self._limits.commit_bytes} bytes: upload large files as LFS"
+            )
         scanned = len(self._rest)
         self._rest += chunk
         start = 0
@@ -72,7 +74,9 @@ class CommitReader:
             start = end + 1
         del self._rest[:start]
         if len(self._rest) > self._limits.line_bytes:
-            raise Refusal(413, f"A line of more than {self._limits.line_bytes} bytes: upload large files as LFS")
+            raise Refusal(
+                413, f"A line of more than {self._limits.line_bytes} bytes: upload large files as LFS"
+            )
 
     def finish(self) -> Header:
         """The end of the request.
@@ -109,11 +113,17 @@ class CommitReader:
         if (key == "header") == (self.header is not None):
             raise Refusal(400, "Invalid commit: expected one header line, before all others")
         if len(self.edits) >= self._limits.commit_operations:
-            raise Refusal(413, f"Commit of more than {self._limits.commit_operations} operations: send several")
+            raise Refusal(
+                413, f"Commit of more than {self._limits.commit_operations} operations: send several"
+            )
         read(value)
 
     def _read_header(self, value: dict[str, Any]) -> None:
-        summary, description, parent = value.get("summary"), value.get("description", ""), value.get("parentCommit")
+        summary, description, parent = (
+            value.get("summary"),
+            value.get("description", ""),
+            value.get("parentCommit"),
+        )
         if not isinstance(summary, str) or not summary.strip() or not isinstance(description or "", str):
             raise Refusal(400, "Invalid commit: the header needs a summary")
         if parent is not None and not (isinstance(parent, str) and len(parent) == 40):
@@ -156,7 +166,9 @@ class CommitReader:
         if stored is None:
             raise Refusal(400, f"LFS pointer of {path} refers to an object that has not been uploaded")
         if stored != pointer.size:
-            raise Refusal(400, f"LFS pointer of {path} says {pointer.size} bytes, the uploaded object has {stored}")
+            raise Refusal(
+                400, f"LFS pointer of {path} says {pointer.size} bytes, the uploaded object has {stored}"
+            )
 
     def _read_deleted_file(self, value: dict[str, Any]) -> None:
         path = checked_path(value.get("path"))

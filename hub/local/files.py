@@ -75,7 +75,9 @@ def find_file(repo: pygit2.Repository, commit: pygit2.Commit, path: str) -> File
     return entry
 
 
-def read_small(repo: pygit2.Repository, commit: pygit2.Commit, path: str, limit: int = 1 << 20) -> bytes | None:
+def read_small(
+    repo: pygit2.Repository, commit: pygit2.Commit, path: str, limit: int = 1 << 20
+) -> bytes | None:
     """The content of a small file that git itself holds; None for any other."""
     entry = find(repo, commit, path)
     if not isinstance(entry, File) or entry.pointer or entry.size > limit:
@@ -130,7 +132,9 @@ def _walk(
             yield file_at(repo, path, entry.id)
 
 
-def last_commits(repo: pygit2.Repository, commit: pygit2.Commit, paths: Iterable[str]) -> dict[str, dict[str, str]]:
+def last_commits(
+    repo: pygit2.Repository, commit: pygit2.Commit, paths: Iterable[str]
+) -> dict[str, dict[str, str]]:
     """For each path the commit that changed it last, found in one walk back through the history."""
     found: dict[str, dict[str, str]] = {}
     current = {path: _id_at(commit, path) for path in paths}

@@ -32,7 +32,11 @@ async def advertise(call: Call, name: RepoName) -> Response:
     if process.returncode != 0:
         raise OSError("git upload-pack failed")
     # Version 2 of the protocol has its service line only where an old client needs it.
-    head = b"" if call.request.headers.get("git-protocol") == "version=2" else b"001e# service=git-upload-pack\n0000"
+    head = (
+        b""
+        if call.request.headers.get("git-protocol") == "version=2"
+        else b"001e# service=git-upload-pack\n0000"
+    )
     return Response(head + out, headers=_NO_CACHE, media_type="application/x-git-upload-pack-advertisement")
 
 
@@ -56,7 +60,9 @@ async def _readable(call: Call, name: RepoName) -> StoredRepository:
         if call.account is not None:
             raise
         # git sends its credentials only when asked; absent and private repositories answer alike.
-        raise Refusal(401, "Repository not found", headers={"WWW-Authenticate": 'Basic realm="Hub"'}) from None
+        raise Refusal(
+            401, "Repository not found", headers={"WWW-Authenticate": 'Basic realm="Hub"'}
+        ) from None
 
 
 async def _upload_pack(call: Call, repository: StoredRepository, *options: str) -> asyncio.subprocess.Process:

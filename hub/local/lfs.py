@@ -31,7 +31,9 @@ class Pointer:
 
     def encode(self) -> bytes:
         """The pointer file."""
-        return f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.oid}\nsize {self.size}\n".encode()
+        return (
+            f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.oid}\nsize {self.size}\n".encode()
+        )
 
     @classmethod
     def decode(cls, content: bytes) -> "Pointer | None":

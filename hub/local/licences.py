@@ -1,7 +1,6 @@
 """The license identifiers that the Hub knows."""
 
-LICENCES = frozenset(
-    """
+_NAMES = """
     apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0
     bigcode-openrail-m openrail++ afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause
     bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0
@@ -12,5 +11,5 @@ LICENCES = frozenset(
     openmdw-1.0 osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl deepfloyd-if-license
     fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 grok2-community
     gemma unknown other
-    """.split()
-)
+"""
+LICENCES = frozenset(_NAMES.split())

@@ -36,7 +36,7 @@ class RepoName:
     def __post_init__(self) -> None:
         if self.kind not in KINDS or not is_repo_part(self.namespace) or not is_repo_part(self.name):
             raise repository_not_found()
-        if self.namespace.lower() in _RESERVED or self.name.lower().endswith(".git"):
+        if self.namespace.lower() in _RESERVED:
             raise repository_not_found()
 
     @property
@@ -57,7 +57,8 @@ class RepoName:
 
 def is_repo_part(part: str) -> bool:
     """Whether a namespace or repository name is one that the Hub allows."""
-    return bool(_PART.fullmatch(part)) and "--" not in part and ".." not in part
+    is_plain = bool(_PART.fullmatch(part)) and "--" not in part and ".." not in part
+    return is_plain and not part.lower().endswith(".git")
 
 
 def kind_of(value: object) -> Kind:
@@ -88,7 +89,9 @@ def checked_path(path: object) -> str:
         raise Refusal(400, "Invalid path: not valid Unicode") from None
     parts = path.split("/")
     if size > _PATH_BYTES or len(parts) > _PATH_DEPTH:
-        raise Refusal(400, f"Invalid path: longer than {_PATH_BYTES} bytes or deeper than {_PATH_DEPTH} folders")
+        raise Refusal(
+            400, f"Invalid path: longer than {_PATH_BYTES} bytes or deeper than {_PATH_DEPTH} folders"
+        )
     for part in parts:
         _check_part(part)
     return path

@@ -13,6 +13,7 @@ import pygit2
 from pygit2.enums import ObjectType, Option
 
 from hub.local.git import git_command, git_environment
+from hub.local.refusal import Refusal
 
 ObjectKind = Literal["commit", "tree", "blob"]
 _PACK_TYPE = {"commit": 1, "tree": 2, "blob": 3}
@@ -29,7 +30,9 @@ pygit2.option(Option.SET_OWNER_VALIDATION, False)
 
 def object_id(kind: ObjectKind, content: bytes) -> str:
     """The id that git gives an object: 40 hexadecimal digits."""
-    return hashlib.sha1(b"%s %d\0" % (kind.encode(), len(content)) + content, usedforsecurity=False).hexdigest()
+    return hashlib.sha1(
+        b"%s %d\0" % (kind.encode(), len(content)) + content, usedforsecurity=False
+    ).hexdigest()
 
 
 class ObjectBatch:
@@ -76,7 +79,11 @@ class ObjectBatch:
         return oid
 
     def write(self) -> None:
-        """Put all objects on disk, durably."""
+        """Put all objects on disk, durably.
+
+        Raises:
+            Refusal: For content that git itself refuses, such as a broken `.gitmodules`.
+        """
         if self._loose is None:
             self._write_pack()
             return
@@ -114,6 +121,8 @@ class ObjectBatch:
                 pass  # it says why on stderr
             reason = process.stderr.read(2000).decode("utf-8", "replace").strip()
         if process.returncode != 0:
+            if "fsck error" in reason:
+                raise Refusal(400, f"Git refuses what this commit holds: {reason}")
             raise OSError(f"git index-pack: {reason}")
 
     def _pack_stream(self) -> Iterator[bytes]:

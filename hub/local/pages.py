@@ -1,5 +1,6 @@
 """Pages for people: what is on this Hub, and each repository's card, files and history."""
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -45,6 +46,11 @@ def _size(count: int) -> str:
 
 def _day(date: str) -> str:
     return datetime.fromisoformat(date).strftime("%d %b %Y, %H:%M")
+
+
+def _version(reference: dict[str, str]) -> list[tuple[int, str]]:
+    """Orders v1.10 behind v1.9."""
+    return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", reference["name"])]
 
 
 def _plain(value: object) -> str:
@@ -94,7 +100,9 @@ def page(call: Call, kind: Kind, segments: list[str]) -> Response:
     """
     if segments == ["login"]:
         if call.account is None:
-            raise Refusal(401, "Give a token as the password", headers={"WWW-Authenticate": 'Basic realm="Hub"'})
+            raise Refusal(
+                401, "Give a token as the password", headers={"WWW-Authenticate": 'Basic realm="Hub"'}
+            )
         return RedirectResponse("/", 303)
     if len(segments) < 2:
         return _index(call, segments[0] if segments else None)
@@ -116,7 +124,7 @@ def _index(call: Call, namespace: str | None) -> Response:
         except Refusal:
             continue
         commit = commit_of(repository.git, DEFAULT_BRANCH)
-        tags = list_references(repository.git)["tags"]
+        tags = sorted(list_references(repository.git)["tags"], key=_version)
         card = _readable_card(repository.git, commit)
         groups[name.kind].append(
             {
@@ -143,7 +151,9 @@ def _frame(repository: StoredRepository, revision: str, commit: pygit2.Commit, v
         "home": f"/{name.prefix}{name.id}",
         "revision": revision,
         "commit": commit_row(commit),
-        "references": list_references(repository.git),
+        "references": {
+            kind: sorted(rows, key=_version) for kind, rows in list_references(repository.git).items()
+        },
         "view": view,
     }
 

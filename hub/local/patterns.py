@@ -8,9 +8,9 @@ _LFS_PATTERNS = """
 *.npy *.npz *.onnx *.ot *.parquet *.pb *.pickle *.pkl *.pt *.pth *.rar *.safetensors saved_model/**/*
 *.sqlite *.tar.* *.tar *.tflite *.tgz *.wasm *.whl *.xz *.zip *.zst *tfevents*
 *.flac *.mp3 *.mp4 *.ogg *.wav *.webm
-""".split()
+"""
 _LFS = "filter=lfs diff=lfs merge=lfs -text"
-DEFAULT_ATTRIBUTES = "".join(f"{pattern} {_LFS}\n" for pattern in _LFS_PATTERNS).encode()
+DEFAULT_ATTRIBUTES = "".join(f"{pattern} {_LFS}\n" for pattern in _LFS_PATTERNS.split()).encode()
 
 
 @functools.lru_cache(maxsize=4096)

@@ -62,7 +62,9 @@ class LocalHub:
         self._process.wait()
 
 
-def start(root: Path, *, token: str | None = None, port: int = 0, user: str = "hikewa", verbose: bool = False) -> LocalHub:
+def start(
+    root: Path, *, token: str | None = None, port: int = 0, user: str = "hikewa", verbose: bool = False
+) -> LocalHub:
     """Start the local Hub on this machine and wait until it listens. It ends with this process.
 
     Args:
@@ -79,7 +81,17 @@ def start(root: Path, *, token: str | None = None, port: int = 0, user: str = "h
     path = os.pathsep.join(filter(None, (str(_CHECKOUT), os.environ.get("PYTHONPATH"))))
     messages = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
     process = subprocess.Popen(
-        [sys.executable, "-m", "hub.local", "--root", str(root.resolve()), "--port", str(port), "--user", user]
+        [
+            sys.executable,
+            "-m",
+            "hub.local",
+            "--root",
+            str(root.resolve()),
+            "--port",
+            str(port),
+            "--user",
+            user,
+        ]
         + ["--with-parent", *(["--verbose"] if verbose else [])],
         env={**os.environ, "PYTHONPATH": path, "EISV_HUB_TOKEN": token},
         stdin=subprocess.DEVNULL,

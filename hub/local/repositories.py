@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import threading
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -69,7 +68,7 @@ class Repositories:
         self._repositories = root / "repositories"
         self._unfinished = root / "unfinished"
         self._names = threading.Lock()
-        self._writers: defaultdict[RepoName, threading.RLock] = defaultdict(threading.RLock)
+        self._writers: dict[RepoName, threading.Lock] = {}
         self._repositories.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self._unfinished, ignore_errors=True)
         self._unfinished.mkdir()
@@ -103,7 +102,9 @@ class Repositories:
         Raises:
             Refusal: RepoNotFound.
         """
-        with self._writers[name]:
+        with self._names:
+            lock = self._writers.setdefault(name, threading.Lock())
+        with lock:
             yield self.open(name)
 
     @contextlib.contextmanager

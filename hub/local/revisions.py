@@ -65,7 +65,9 @@ def commit_row(commit: pygit2.Commit) -> dict[str, object]:
     }
 
 
-def history(repo: pygit2.Repository, commit: pygit2.Commit, start: int, count: int) -> Iterator[pygit2.Commit]:
+def history(
+    repo: pygit2.Repository, commit: pygit2.Commit, start: int, count: int
+) -> Iterator[pygit2.Commit]:
     """Commits from a commit back, newest first."""
     for index, each in enumerate(repo.walk(commit.id)):
         if index >= start + count:
@@ -96,7 +98,9 @@ def create_branch(repo: pygit2.Repository, branch: str, start: str) -> None:
     repo.references.create(name, commit_of(repo, start).id)
 
 
-def create_tag(repo: pygit2.Repository, tag: str, revision: str, message: str | None, account: Account) -> None:
+def create_tag(
+    repo: pygit2.Repository, tag: str, revision: str, message: str | None, account: Account
+) -> None:
     """Create a tag at a revision, annotated when there is a message. Tags are never moved.
 
     Raises:

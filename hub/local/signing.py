@@ -42,7 +42,9 @@ class AddressSigner:
         try:
             size, expires = int(query["size"]), int(query["expires"])
         except (KeyError, ValueError):
-            raise Refusal(403, "Incomplete upload address: ask the LFS batch endpoint for a new one") from None
+            raise Refusal(
+                403, "Incomplete upload address: ask the LFS batch endpoint for a new one"
+            ) from None
         expected = self._signature(method, name, oid, size, expires)
         if not hmac.compare_digest(expected.encode(), query.get("signature", "").encode()):
             raise Refusal(403, "Wrong signature: ask the LFS batch endpoint for a new address")

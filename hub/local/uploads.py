@@ -37,7 +37,9 @@ async def commit(call: Call, name: RepoName, branch: str) -> Response:
 
         oid = await run_in_threadpool(put)
     url = f"{call.base}/{name.prefix}{name.id}/commit/{oid}"
-    return answer({"success": True, "commitOid": oid, "commitUrl": url, "pullRequestUrl": None, "hookOutput": ""})
+    return answer(
+        {"success": True, "commitOid": oid, "commitUrl": url, "pullRequestUrl": None, "hookOutput": ""}
+    )
 
 
 async def _pieces(call: Call) -> AsyncIterator[bytes]:
@@ -63,7 +65,9 @@ def lfs_batch(call: Call, name: RepoName) -> Response:
     call.repository(name, write=operation == "upload")
     row = _upload_row if operation == "upload" else _download_row
     rows = [row(call, name, each) for each in objects]
-    return answer({"transfer": "basic", "objects": rows, "hash_algo": "sha256"}, headers={"Content-Type": _LFS_TYPE})
+    return answer(
+        {"transfer": "basic", "objects": rows, "hash_algo": "sha256"}, headers={"Content-Type": _LFS_TYPE}
+    )
 
 
 def _pointer(call: Call, value: object) -> Pointer:

@@ -18,6 +18,7 @@ from typing import Any
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 HERE = Path(__file__).resolve().parent
+sys.dont_write_bytecode = True  # A Space's folder is an artifact: nothing is added to it.
 
 
 def _find_package() -> None:

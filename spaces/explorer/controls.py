@@ -11,7 +11,7 @@ from pictures import NAMES
 from eisv_lumen.vocabulary import DIMENSIONS, SHAPES, VOID_MAX
 from eisv_lumen.windows import MIN_STATES, WINDOW_LENGTH, Windows
 
-RECORDED, SYNTHETIC, BY_HAND = "Recorded", "Synthetic", "By hand"
+DATASET, GENERATED, BY_HAND = "Dataset", "Generated", "By hand"
 LIKELIEST, DRAWN = "Likeliest", "Drawn"
 _CADENCES = {
     "every second": 1.0,
@@ -52,13 +52,13 @@ class Controls:
 
 def build(examples: Mapping[str, sources.Example]) -> Controls:
     """Lay the controls out, one group below the other."""
-    kinds = [RECORDED, SYNTHETIC, BY_HAND] if examples else [SYNTHETIC, BY_HAND]
+    kinds = [DATASET, GENERATED, BY_HAND] if examples else [GENERATED, BY_HAND]
     named: dict[str, gr.components.Component] = {
         "source": gr.Radio(kinds, value=kinds[0], label="Window", elem_id="source")
     }
     groups: dict[gr.Column, tuple[str, ...]] = {}
-    with gr.Column(visible=kinds[0] == RECORDED) as group:
-        groups[group] = (RECORDED,)
+    with gr.Column(visible=kinds[0] == DATASET) as group:
+        groups[group] = (DATASET,)
         titles = list(examples)
         named["example"] = gr.Dropdown(
             titles,
@@ -66,8 +66,8 @@ def build(examples: Mapping[str, sources.Example]) -> Controls:
             label="From the dataset's test split",
             elem_id="example",
         )
-    with gr.Column(visible=kinds[0] == SYNTHETIC) as group, gr.Group():
-        groups[group] = (SYNTHETIC,)
+    with gr.Column(visible=kinds[0] == GENERATED) as group, gr.Group():
+        groups[group] = (GENERATED,)
         named["shape"] = gr.Dropdown(
             [(shape.replace("_", " "), shape) for shape in SHAPES],
             value="basin_transition_down",
@@ -78,8 +78,8 @@ def build(examples: Mapping[str, sources.Example]) -> Controls:
     with gr.Column(visible=False) as group, gr.Group():
         groups[group] = (BY_HAND,)
         _by_hand(named)
-    with gr.Column(visible=kinds[0] == SYNTHETIC) as group, gr.Group():
-        groups[group] = (SYNTHETIC, BY_HAND)
+    with gr.Column(visible=kinds[0] == GENERATED) as group, gr.Group():
+        groups[group] = (GENERATED, BY_HAND)
         with gr.Row():
             named["cadence"] = gr.Dropdown(
                 list(_CADENCES.items()), value=2.0, label="One state", min_width=120
@@ -91,11 +91,11 @@ def build(examples: Mapping[str, sources.Example]) -> Controls:
 
 def window_of(choice: Mapping[str, Any], examples: Mapping[str, sources.Example]) -> tuple[Windows, str]:
     """The window that the controls describe, and a sentence about it."""
-    if choice["source"] == RECORDED:
+    if choice["source"] == DATASET:
         example = examples[choice["example"]]
         return example.window, example.about
     cadence, seed = float(choice["cadence"]), abs(int(choice["window_seed"]))
-    if choice["source"] == SYNTHETIC:
+    if choice["source"] == GENERATED:
         window = sources.synthetic(choice["shape"], cadence, bool(choice["noisy"]), seed)
         shape = choice["shape"].replace("_", " ")
         return window, f"A generated window; the rules' label of the complete window is {shape}."

@@ -29,7 +29,7 @@ _GENERATOR = (
 _COMPARISON = (
     "Every cell was measured by the evaluation of this release; below each number is its 95 % bootstrap "
     "interval, and n under the pointer. Coherence alone proves little: a look-up table of shapes reaches 1. "
-    "Read it beside diversity, and beside shape accuracy for the voices that have to find the shape themselves."
+    "Read it beside diversity, and beside shape accuracy for voices that have to find the shape themselves."
 )
 _NO_EVALUATION = "This build was made without an evaluation, so there is nothing measured to show."
 

@@ -1,7 +1,7 @@
 """What a visitor sees, as HTML and SVG strings: no plotting library, sharp at every size, light and dark."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
 from typing import Any
@@ -21,6 +21,9 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 136, 14, 34
 _LABEL_GAP = 17
 _SMALLEST_SPAN = 0.04
 _ROWS_SHOWN = 12
+_MOST_TICKS = 6
+_LEVEL_STEPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25)
+_TIME_STEPS = (0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 _LIGHT_STOPS = (0.0, 0.35, 0.65, 1.0)
 _LIGHT = ((70, 150, 245, 255), (130, 110, 110, 180), (255, 240, 150, 70))
 """Red, green and blue of the base light at the energies of `_LIGHT_STOPS`."""
@@ -81,13 +84,12 @@ def voice_card(speech: Speech | None, led: str, *, title: str, mark: str, speaks
     )
     if speech is None:
         return f'<div class="card voice {state}">{head}<p class="note">{escape(note)}</p></div>'
-    tokens = "".join(f'<span class="token">~{escape(t)}~</span>' for t in speech.expression.tokens)
-    question = '<span class="token">?</span>' if speech.expression.pattern == "QUESTION" else ""
+    written = escape(str(speech.expression))
+    tokens = "".join(f'<span class="token">{token}</span>' for token in written.split())
     return (
         f'<div class="card voice {state}" style="--led:{led}">{head}'
         f'<div class="said"><span class="leds" title="Lumen’s light"><i></i><i></i><i></i></span>'
-        f'<div><div class="expression" data-expression="{escape(str(speech.expression))}">'
-        f"{tokens}{question}</div>"
+        f'<div><div class="expression" data-expression="{written}">{tokens}</div>'
         f'<div class="words">“{escape(" ".join(speech.words))}”'
         f' <span class="pattern">{speech.expression.pattern.lower()}</span></div></div></div>'
         f"{_gauge(speech.confidence) if speech.confidence is not None else ''}"
@@ -125,10 +127,11 @@ def frequency_table(counts: Mapping[str, Counter[Expression]]) -> str:
     """How often each expression came, the student's beside the rules'."""
     leading = "student" if "student" in counts else "rules"
     totals = {voice: sum(counter.values()) for voice, counter in counts.items()}
+    most = max(c.most_common(1)[0][1] / totals[v] for v, c in counts.items())
     rows = []
     for expression, count in counts[leading].most_common(_ROWS_SHOWN):
         shares = {v: counts[v][expression] / totals[v] if v in counts else None for v in ("student", "rules")}
-        cells = "".join(_share_cell(v, share) for v, share in shares.items())
+        cells = "".join(_share_cell(v, share, most) for v, share in shares.items())
         rows.append(
             f'<tr><td class="said-text">{escape(str(expression))}</td>'
             f"<td>{escape(' '.join(expression.lumen_words))}</td>"
@@ -180,18 +183,22 @@ def _range(states: np.ndarray) -> tuple[float, float]:
 
 def _grid(low: float, high: float, span: float, x: Any, y: Any) -> str:
     lines = []
-    for value in np.linspace(low, high, 5):
+    for value in _ticks(low, high, _LEVEL_STEPS):
         lines.append(
             f'<path class="grid" d="M{_LEFT} {y(value):.1f}H{_WIDTH - _RIGHT}"/>'
-            f'<text x="{_LEFT - 7}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.2f}</text>'
+            f'<text x="{_LEFT - 7}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>'
         )
-    for part in range(5):
-        time = span * part / 4
-        anchor = "start" if part == 0 else "end" if part == 4 else "middle"
+    for time in _ticks(0.0, span, _TIME_STEPS):
         lines.append(
-            f'<text x="{x(time):.1f}" y="{_HEIGHT - 12}" text-anchor="{anchor}">{_duration(time)}</text>'
+            f'<text x="{x(time):.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{_duration(time)}</text>'
         )
     return "".join(lines)
+
+
+def _ticks(low: float, high: float, steps: Sequence[float]) -> list[float]:
+    """Round values between two ends, at most seven of them."""
+    step = next((s for s in steps if (high - low) / s <= _MOST_TICKS), steps[-1])
+    return [round(n * step, 6) for n in range(int(np.ceil(low / step)), int(high / step + 1e-9) + 1)]
 
 
 def _line(name: str, values: np.ndarray, times: np.ndarray, heard: int, x: Any, y: Any) -> str:
@@ -232,13 +239,11 @@ def _gauge(confidence: float) -> str:
     )
 
 
-def _share_cell(voice: str, share: float | None) -> str:
+def _share_cell(voice: str, share: float | None, most: float) -> str:
     if share is None:
         return "<td>–</td>"
-    return (
-        f'<td class="share {voice}"><span class="track"><i style="width:{100 * share:.1f}%"></i></span>'
-        f"{100 * share:.1f} %</td>"
-    )
+    bar = f'<span class="track"><i style="width:{100 * share / most:.1f}%"></i></span>'
+    return f'<td class="share {voice}">{bar}{100 * share:.1f} %</td>'
 
 
 def _measured(cell: Mapping[str, Any] | None) -> bool:
@@ -261,5 +266,5 @@ def spoken(shape: str) -> str:
 
 def _duration(seconds: float) -> str:
     if seconds < 120:
-        return f"{seconds:.0f} s" if seconds >= 10 or seconds == round(seconds) else f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+        return f"{round(seconds, 1):g} s"
+    return f"{round(seconds / 60, 1):g} min" if seconds < 7200 else f"{round(seconds / 3600, 1):g} h"

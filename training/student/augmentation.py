@@ -22,7 +22,7 @@ class AugmentationSettings:
         drop: Share of windows that lose states; each loses up to `dropped` of them.
         dropped: Largest share of a window's states that is dropped.
         jitter: Share of windows with jittered clocks; each time moves by up to half a step.
-        quantise: Share of windows rounded to a sensor resolution of 1e-3 to 1e-2.
+        quantise: Share of windows rounded to a sensor resolution of 1e-3 to 3e-3.
         noise: Share of windows with Gaussian sensor noise.
         noise_scale: Largest standard deviation of that noise, as a share of a dimension's range.
         rescale: Share of windows whose clock runs at another cadence of 1 to 60 s.
@@ -34,7 +34,7 @@ class AugmentationSettings:
     jitter: float = 0.3
     quantise: float = 0.2
     noise: float = 0.3
-    noise_scale: float = 0.004
+    noise_scale: float = 0.003
     rescale: float = 0.5
 
     def __post_init__(self) -> None:
@@ -55,7 +55,7 @@ def augment(windows: Windows, settings: AugmentationSettings, generator: np.rand
     windows = jitter(windows, 0.5 * chosen(settings.jitter), generator)
     scale = settings.noise_scale * generator.random(count) * chosen(settings.noise)
     windows = add_noise(windows, scale, generator)
-    windows = quantise(windows, 10 ** generator.uniform(-3, -2, count) * chosen(settings.quantise))
+    windows = quantise(windows, 10 ** generator.uniform(-3, -2.5, count) * chosen(settings.quantise))
     windows = _cut_anywhere(windows, chosen(settings.cut), generator)
     return drop(windows, settings.dropped * generator.random(count) * chosen(settings.drop), generator)
 

@@ -13,6 +13,7 @@ from eisv_lumen.windows import WINDOW_LENGTH, Windows
 from training.data import Split
 from training.student.augmentation import AugmentationSettings, augment
 from training.student.labels import TeacherLabels
+from training.student.supplement import Supplement
 
 
 def inputs_of(windows: Windows) -> dict[str, Tensor]:
@@ -47,10 +48,22 @@ class Batches:
     """Makes a batch of chosen windows: a fresh variant of each, and what the teacher says to it."""
 
     def __init__(
-        self, split: Split, labels: TeacherLabels, augmentation: AugmentationSettings, prefixes: int
+        self,
+        split: Split,
+        labels: TeacherLabels,
+        augmentation: AugmentationSettings,
+        *,
+        prefixes: int,
+        more: Supplement | None = None,
     ) -> None:
-        self.windows = split.windows.packed()
-        self.shapes, self.ids = split.shapes, split.ids
+        """The windows of a split with their labels, and more windows that borrow theirs."""
+        self.windows, self.shapes = split.windows.packed(), split.shapes
+        self.lenders = np.arange(len(split))
+        if more is not None:
+            self.windows = _joined(self.windows, more.windows.packed())
+            self.shapes = np.concatenate([self.shapes, more.shapes])
+            self.lenders = np.concatenate([self.lenders, more.lenders])
+        self.ids = split.ids
         self.labels, self.augmentation, self.prefixes = labels, augmentation, prefixes
         self.patterns = np.concatenate(
             [labels.distribution[start : start + 256].patterns() for start in range(0, len(labels), 256)]
@@ -59,7 +72,8 @@ class Batches:
 
     def __call__(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """A batch for `Distillation.forward`; randomness comes from torch, whose state checkpoints keep."""
-        rows = np.array(indices)
+        chosen = np.array(indices)
+        rows = self.lenders[chosen]
         generator = np.random.default_rng(int(torch.randint(2**62, ())))
         teacher = self.labels.distribution[rows]
         prefixes = self._prefixes(teacher.first, teacher.second, teacher.third, generator)
@@ -75,9 +89,9 @@ class Batches:
             "hidden": self.hidden[rows],
         }
         return {
-            **inputs_of(augment(self.windows[rows], self.augmentation, generator)),
+            **inputs_of(augment(self.windows[chosen], self.augmentation, generator)),
             **{name: torch.from_numpy(np.asarray(array, np.float32)) for name, array in targets.items()},
-            "shapes": torch.from_numpy(self.shapes[rows]),
+            "shapes": torch.from_numpy(self.shapes[chosen]),
             "sequences": torch.from_numpy(sequences),
             "words": torch.from_numpy(np.where(words < 0, N_WORDS, words)),
         }
@@ -103,6 +117,21 @@ def sampling_weights(shapes: np.ndarray, balance: float) -> np.ndarray:
 def standardised(hidden: np.ndarray) -> np.ndarray:
     """`[N, H]` hidden states with mean 0 and variance 1 per feature."""
     return (hidden - hidden.mean(axis=0)) / np.maximum(hidden.std(axis=0), 1e-3)
+
+
+def _joined(one: Windows, other: Windows) -> Windows:
+    """Both, one after the other, padded to one length."""
+    length = max(one.mask.shape[1], other.mask.shape[1])
+
+    def padded(array: np.ndarray) -> np.ndarray:
+        return np.pad(array, [(0, 0), (0, length - array.shape[1]), *[(0, 0)] * (array.ndim - 2)])
+
+    return Windows(
+        *(
+            np.concatenate([padded(getattr(windows, name)) for windows in (one, other)])
+            for name in ("states", "times", "mask")
+        )
+    )
 
 
 def _draw(probs: np.ndarray, generator: np.random.Generator, legal: np.ndarray | None = None) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Distilling the teacher: the loss, and the Trainer that lowers it."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ class Distillation(nn.Module):
         loss = (
             settings.distil * distil
             + settings.shape * shape
-            + settings.hard * (hard + lumen)
+            + settings.hard * hard
+            + settings.lumen * lumen
             + settings.features * features
         )
         self._note(distil=distil, shape=shape, hard=hard, lumen=lumen, features=features)
@@ -176,4 +178,7 @@ def distil(
         weights=sampling_weights(batches.shapes, settings.balance),
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+    with warnings.catch_warnings():
+        # About ordering checkpoints by number instead of time, which is the order wanted.
+        warnings.filterwarnings("ignore", message="mtime may not be reliable")
+        trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))

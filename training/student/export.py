@@ -80,6 +80,7 @@ def quantise(fp32: Path, int8: Path, *, keep: tuple[str, ...], per_channel: bool
         Number of matrix products quantised.
     """
     from optimum.onnxruntime import AutoQuantizationConfig, ORTQuantizer
+    from transformers import PretrainedConfig
 
     graph = onnx.load(fp32).graph
     nodes = _large_products(graph, keep)
@@ -87,7 +88,7 @@ def quantise(fp32: Path, int8: Path, *, keep: tuple[str, ...], per_channel: bool
         is_static=False, per_channel=per_channel, nodes_to_quantize=nodes, operators_to_quantize=["MatMul"]
     )
     folder = int8.parent / ".quantising"
-    ORTQuantizer(fp32).quantize(configuration, folder, file_suffix="int8")
+    ORTQuantizer(fp32, PretrainedConfig()).quantize(configuration, folder, file_suffix="int8")
     (folder / f"{fp32.stem}_int8.onnx").replace(int8)
     for leftover in folder.iterdir():
         leftover.unlink()

@@ -19,7 +19,8 @@ from .configuration_eisv_lumen import TrajectoryConfig
 _FORBIDDEN = -1e9
 _STEP_FEATURES = 3
 _TAILS = (0.5, 0.75)
-_SUMMARIES = 9 + len(_TAILS)
+_SUMMARIES = 11 + len(_TAILS)
+_SMALLEST_SIZE, _USUAL_SIZE = 1e-3, 0.02
 
 
 @dataclass
@@ -98,12 +99,12 @@ class WindowFeatures(nn.Module):
         self.register_buffer("scale", torch.tensor(config.state_scale))
         self.register_buffer("gains", torch.tensor(config.gains))
         per_dimension = 1 + 4 * gains + _STEP_FEATURES
-        self.by_dimension = nn.Parameter(
-            torch.randn(dimensions, per_dimension, config.width // dimensions) / math.sqrt(per_dimension)
-        )
+        self.by_dimension = nn.Linear(dimensions * per_dimension, config.width)
+        own = torch.eye(dimensions).repeat_interleave(config.width // dimensions, dim=0)
+        self.register_buffer("own", own.repeat_interleave(per_dimension, dim=1))
         self.positions = nn.Parameter(torch.randn(config.window_length, config.width) * 0.1)
         visible = dimensions * (_SUMMARIES + 2 * config.levels) * gains
-        self.summary = nn.Linear(visible + dimensions + 1, config.width)
+        self.summary = nn.Linear(visible + dimensions * (_SUMMARIES + 1) + 1, config.width)
 
     def forward(self, states: Tensor, times: Tensor, mask: Tensor) -> Tensor:
         """`states [B, T, 4]`, `times [B, T]`, `mask [B, T]` bool to `[B, 1 + T, W]`."""
@@ -141,7 +142,8 @@ class WindowFeatures(nn.Module):
         size = (count / self.n_positions).expand_as(order).unsqueeze(-1)
         common = torch.cat([clock, size], dim=-1).unsqueeze(2).expand(-1, -1, x.shape[2], -1)
         features = torch.cat([x.unsqueeze(-1), self._visible(differences), common], dim=-1)
-        tokens = (features.unsqueeze(-2) @ self.by_dimension).flatten(2)
+        weight = self.by_dimension.weight * self.own
+        tokens = nn.functional.linear(features.flatten(2), weight, self.by_dimension.bias)
         return tokens + self._nearness(order, self.n_positions) @ self.positions
 
     def _summary_token(
@@ -158,17 +160,25 @@ class WindowFeatures(nn.Module):
         for start in _TAILS:
             beyond = 2.0 * (1.0 - there * (order.unsqueeze(-1) >= start).to(x.dtype))
             found.append((from_last - beyond).amax(dim=1) - (from_last + beyond).amin(dim=1))
-        levels = self._levels(x, present, order)
+        levels = self._levels(x, present, count)
+        parts = levels[:, ::2]
+        found.append(parts.amax(dim=1) - parts.amin(dim=1))
+        found.append((parts[:, 1:] - parts[:, :-1]).abs().sum(dim=1))
+        sizes = torch.log(torch.stack(found, dim=-1).abs() + _SMALLEST_SIZE) - math.log(_USUAL_SIZE)
         found += [*(levels - levels[:, :1]).unbind(dim=1), *(levels - levels[:, -1:]).unbind(dim=1)]
         visible = self._visible(torch.stack(found, dim=-1)).flatten(1)
-        return self.summary(torch.cat([visible, levels.mean(dim=1), count / self.n_positions], dim=1))
+        rest = [sizes.flatten(1), levels.mean(dim=1), count / self.n_positions]
+        return self.summary(torch.cat([visible, *rest], dim=1))
 
-    def _levels(self, x: Tensor, present: Tensor, order: Tensor) -> Tensor:
-        """`[B, levels, 4]` local means; a level no state is near to is filled in from its neighbours."""
-        places = torch.arange(self.n_levels, device=x.device, dtype=x.dtype) / (self.n_levels - 1)
-        distance = (order.unsqueeze(1) - places[:, None]) * (self.n_levels - 1)
-        weight = torch.exp(-distance.square()) * present.unsqueeze(1)
-        return (weight @ x) / weight.sum(dim=-1, keepdim=True).clamp(min=1e-9)
+    def _levels(self, x: Tensor, present: Tensor, count: Tensor) -> Tensor:
+        """`[B, levels, 4]` means of the straight lines between the states over parts that half overlap."""
+        knots = torch.arange(self.n_levels + 2, device=x.device, dtype=x.dtype) / (self.n_levels + 1)
+        edges = (knots * (count - 1.0).clamp(min=1.0)).unsqueeze(-1)
+        beyond = edges - (present.cumsum(dim=1) - 1.0).unsqueeze(1)
+        ahead, behind = (beyond + 1.0).clamp(0.0, 1.0), beyond.clamp(0.0, 1.0)
+        area = (ahead.square() / 2 + behind - behind.square() / 2) * present.unsqueeze(1)
+        weight = area[:, 2:] - area[:, :-2]
+        return (weight @ x) / weight.sum(dim=-1, keepdim=True).clamp(min=1e-6)
 
 
 class EncoderLayer(nn.Module):
@@ -237,13 +247,9 @@ class DecoderLayer(nn.Module):
 
     def _look_back(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attention of the newest position `[B, S, 1, W]` over itself and the earlier ones."""
-        batch, sequences = query.shape[:2]
-        query, key, value = (
-            part.reshape(batch, sequences, part.shape[2], self.heads, -1).transpose(2, 3)
-            for part in (query, key, value)
-        )
-        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
-        return (scores.softmax(dim=-1) @ value).reshape(batch, sequences, -1)
+        query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in (query, key, value))
+        scores = (query * key).sum(dim=-1, keepdim=True) / math.sqrt(query.shape[-1])
+        return (scores.softmax(dim=2) * value).sum(dim=2).flatten(2)
 
 
 class TrajectoryTransformer(PreTrainedModel):
@@ -286,8 +292,8 @@ class TrajectoryTransformer(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Small normal weights for linear maps and embeddings."""
         if isinstance(module, nn.Linear | nn.Embedding):
-            fan = module.weight.shape[-1] if isinstance(module, nn.Linear) else 1.0
-            module.weight.data.normal_(0.0, 0.7 / math.sqrt(fan) if fan != 1.0 else 0.3)
+            linear = isinstance(module, nn.Linear)
+            module.weight.data.normal_(0.0, 0.7 / math.sqrt(module.weight.shape[-1]) if linear else 0.3)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 module.bias.data.zero_()
 

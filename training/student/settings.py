@@ -37,7 +37,8 @@ class LossSettings:
     Attributes:
         distil: Divergence from the teacher's distributions at `temperature`, times its square.
         shape: Cross-entropy of the shape head.
-        hard: Cross-entropy of the labelled expression and of the Lumen words.
+        hard: Cross-entropy of the labelled expression.
+        lumen: Cross-entropy of the Lumen words.
         features: Squared distance of the projected embedding from the teacher's last hidden state.
         temperature: τ of the distillation.
         prefixes: Prefixes per window at which the second and third distribution are compared.
@@ -47,12 +48,13 @@ class LossSettings:
     shape: float = 0.1
     hard: float = 0.2
     features: float = 0.1
+    lumen: float = 1.0
     temperature: float = 4.0
     prefixes: int = 3
 
     def __post_init__(self) -> None:
         """Refuse negative weights."""
-        for name in ("distil", "shape", "hard", "features"):
+        for name in ("distil", "shape", "hard", "features", "lumen"):
             require(getattr(self, name) >= 0, f"loss: {name}", getattr(self, name), "a weight of 0 or more")
         require(self.temperature >= 1, "loss: temperature", self.temperature, "at least 1")
         require(self.prefixes >= 1, "loss: prefixes", self.prefixes, "at least one")
@@ -78,8 +80,10 @@ class StudentSettings:
     Attributes:
         steps: Optimiser steps.
         balance: Windows of a shape are drawn with weight count^-balance: 0 as they come, 1 all shapes alike.
+        supplement: Windows made beside the dataset's for training, see `training.student.supplement`.
         save_steps: Steps between checkpoints, from which a killed run goes on.
         parity_windows: Windows on which torch, FP32 and INT8 are compared.
+        fit_windows: Most windows whose exact distribution is compared with the teacher's.
     """
 
     seed: int
@@ -93,12 +97,14 @@ class StudentSettings:
     weight_decay: float = 0.01
     warmup: float = 0.1
     balance: float = 0.5
+    supplement: int = 8000
     save_steps: int = 200
     parity_windows: int = 2000
+    fit_windows: int = 300
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        for name in ("steps", "batch_size", "save_steps", "parity_windows"):
+        for name in ("steps", "batch_size", "save_steps", "parity_windows", "fit_windows"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
         require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "a number between 0 and 1")
         require(0 <= self.warmup < 1, "warmup", self.warmup, "a share of the steps")

@@ -1,0 +1,155 @@
+"""What the exported student hears and says on held-out windows, against the rules on the same windows."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from eisv_lumen.distribution import ExpressionDistribution
+from eisv_lumen.metrics import Voice, js_divergence, score, token_entropy
+from eisv_lumen.shapes import robust
+from eisv_lumen.student import TrajectoryModel
+from eisv_lumen.vocabulary import N_SHAPES, SHAPES
+from eisv_lumen.windows import WINDOW_LENGTH, Windows
+from training.data import Split
+from training.student.augmentation import cut
+from training.student.batches import inputs_of
+from training.student.labels import TeacherLabels
+from training.student.modeling_eisv_lumen import TrajectoryTransformer
+
+PREFIXES = (4, 8, 10, 15, 20)
+CONFIDENT = 0.6
+"""Confidence from which a device speaks (DOMAIN.md)."""
+
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Held:
+    """Held-out windows with the teacher's labels beside them."""
+
+    split: Split
+    labels: TeacherLabels
+
+    def __getitem__(self, index: np.ndarray) -> "Held":
+        """The chosen windows."""
+        labels = TeacherLabels(
+            self.labels.distribution[index], self.labels.hidden[index], self.labels.window_ids[index]
+        )
+        return Held(self.split[index], labels)
+
+
+def distribution_of(model: TrajectoryTransformer, windows: Windows) -> ExpressionDistribution:
+    """The student's exact distribution over expressions, one row per window (float32)."""
+    parts: list[tuple[np.ndarray, ...]] = []
+    with torch.inference_mode():
+        for start in range(0, len(windows), _AT_ONCE):
+            found = model.conditionals(**inputs_of(windows[start : start + _AT_ONCE]))
+            parts.append(tuple(part.numpy() for part in found))
+    first, second, third = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return ExpressionDistribution(first, second, third)
+
+
+def measure(
+    graph: TrajectoryModel, model: TrajectoryTransformer, held: Held, *, most: int, seed: int
+) -> dict[str, Any]:
+    """Every metric, on real and synthetic windows apart.
+
+    Args:
+        graph: The INT8 student, which says what is scored.
+        model: The trained model, for its exact distribution.
+        held: Held-out windows.
+        most: Most windows of either origin whose exact distribution is compared with the teacher's.
+        seed: Of what is sampled.
+
+    Returns:
+        `overall`, `real` and `synthetic`, each with the metrics of `eisv_lumen.metrics.score` (expressions
+        drawn from the student), `macro_recall`, `above_gate`, `early` (shape accuracy on prefixes, beside the
+        rules') and `fit` (divergence from the teacher's exact distribution, entropy beside the teacher's).
+    """
+    real = held.split.real
+    groups = {"overall": np.ones(len(real), bool), "real": real, "synthetic": ~real}
+    return {
+        name: _group(graph, model, held[chosen], most=most, seed=seed)
+        for name, chosen in groups.items()
+        if chosen.any()
+    }
+
+
+def _group(
+    graph: TrajectoryModel, model: TrajectoryTransformer, held: Held, *, most: int, seed: int
+) -> dict[str, Any]:
+    split = held.split
+    result = graph.infer_batch(split.windows, np.random.default_rng(seed))
+    voice = Voice(
+        "Student",
+        result.token_ids,
+        shape_probs=result.shape_probs.astype(np.float64),
+        confidence=np.clip(result.confidence.astype(np.float64), 0.0, 1.0),
+        lumen_ids=result.lumen_ids,
+    )
+    measured = score(
+        voice,
+        shapes=split.shapes,
+        reference_patterns=split.patterns,
+        sequence=np.char.add(np.char.add(split.source, "/"), split.scale),
+        seed=seed,
+    )
+    return {
+        **measured,
+        "macro_recall": macro_recall(result.shapes, split.shapes),
+        "recall": recalls(result.shapes, split.shapes),
+        "above_gate": float((result.confidence >= CONFIDENT).mean()),
+        "early": early(graph, split),
+        "fit": fit(model, held, most=most, seed=seed),
+    }
+
+
+def recalls(heard: np.ndarray, shapes: np.ndarray) -> dict[str, dict[str, float]]:
+    """Share of each shape's windows that are heard as it, with their number."""
+    return {
+        SHAPES[shape]: {"value": float((heard[shapes == shape] == shape).mean()), "n": int((shapes == shape).sum())}
+        for shape in range(N_SHAPES)
+        if (shapes == shape).any()
+    }
+
+
+def macro_recall(heard: np.ndarray, shapes: np.ndarray) -> float:
+    """Mean recall over the shapes that occur."""
+    return float(np.mean([cell["value"] for cell in recalls(heard, shapes).values()]))
+
+
+def early(graph: TrajectoryModel, split: Split) -> dict[str, dict[str, float]]:
+    """Shape accuracy from the first states only, by student and rules; truth is the complete window's label.
+
+    Both hear states and times alone: what the rules know besides, the ethical drift, is withheld from them.
+    """
+    found = {}
+    complete = split.windows.counts == WINDOW_LENGTH
+    for length in PREFIXES:
+        windows = cut(split.windows[complete], 0, length)
+        if not len(windows):
+            continue
+        shapes = split.shapes[complete]
+        found[str(length)] = {
+            "student": float((graph.infer_batch(windows).shapes == shapes).mean()),
+            "rules": float((robust(windows) == shapes).mean()),
+            "n": len(windows),
+        }
+    return found
+
+
+def fit(model: TrajectoryTransformer, held: Held, *, most: int, seed: int) -> dict[str, float]:
+    """How near the student's exact distributions are to the teacher's, per window and in bits."""
+    chosen = np.random.default_rng(seed).permutation(len(held.split))[:most]
+    some = held[chosen]
+    student, teacher = distribution_of(model, some.split.windows), some.labels.distribution
+    shares = {name: (getattr(student, name)(), getattr(teacher, name)()) for name in ("patterns", "tokens")}
+    return {
+        "pattern_js_bits": float(js_divergence(*shares["patterns"]).mean()),
+        "token_js_bits": float(js_divergence(*shares["tokens"]).mean()),
+        "token_entropy": float(token_entropy(shares["tokens"][0]).mean()),
+        "teacher_token_entropy": float(token_entropy(shares["tokens"][1]).mean()),
+        "n": len(chosen),
+    }

@@ -1,0 +1,203 @@
+"""What a teacher is trained on: prompts of both forms, answered by fresh draws from the target each epoch.
+
+The target is a distribution, so besides the answer drawn ("hard" targets) the trainer can be given, at each
+token of the expression, the exact probability of every token that may stand there ("soft" targets). They
+teach the same distribution with less noise.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from eisv_lumen.distribution import ExpressionDistribution
+from eisv_lumen.expression import all_sequences
+from eisv_lumen.vocabulary import N_SHAPES
+from eisv_lumen.windows import summaries
+from training.configuration import require
+from training.data import Split
+from training.dialogue import FORMS, Form, prompt_ids
+from training.grammar import NO_CHILD, AnswerGrammar, leaf_probabilities
+
+NOT_LEARNED = -100
+
+
+@dataclass(frozen=True)
+class TargetSettings:
+    """What the teacher shall say.
+
+    Attributes:
+        kind: "soft" for exact next-token probabilities, "hard" for the drawn answer alone.
+        forms: Share of each form of prompt among the examples.
+        balance: 0 draws windows as they are, 1 draws every shape equally often.
+        observed_share: Of the windows with a recorded, scored expression, the share answered by that
+            expression instead of a draw; its loss is weighted by the score.
+    """
+
+    kind: Literal["soft", "hard"] = "soft"
+    forms: dict[str, float] = field(default_factory=lambda: {"design": 0.7, "card": 0.3})
+    balance: float = 0.5
+    observed_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse unknown forms and shares out of range."""
+        known = bool(self.forms) and set(self.forms) <= set(FORMS)
+        require(known and min(self.forms.values()) > 0, "forms", self.forms, "a share for design or card")
+        for name in ("balance", "observed_share"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, name, value, "a number from 0 to 1")
+
+
+@dataclass(frozen=True)
+class SoftTargets:
+    """Next-token probabilities along the grammar, per shape.
+
+    Attributes:
+        tokens: `[M, K]` tokens that may follow each node of the trie, -1 where there are fewer.
+        probabilities: `[9, M, K]` how likely each is under the target, per shape.
+    """
+
+    tokens: np.ndarray
+    probabilities: np.ndarray
+
+    @classmethod
+    def of(cls, grammar: AnswerGrammar, target: ExpressionDistribution) -> "SoftTargets":
+        """The targets of a distribution with one row per shape."""
+        trie = grammar.trie
+        mass = trie.masses(leaf_probabilities(target))
+        there = trie.children != NO_CHILD
+        below = np.where(there, mass[:, trie.children], 0.0)
+        total = below.sum(axis=2, keepdims=True)
+        return cls(
+            np.where(there, trie.token[trie.children], NO_CHILD),
+            np.divide(below, total, out=np.zeros_like(below), where=total > 0),
+        )
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt and its answer, with the target at each token of the answer.
+
+    Attributes:
+        prompt: Token ids of the prompt.
+        answer: `[A]` token ids of the answer, end token included.
+        tokens: `[A, K]` tokens that the target gives probability to, -1 where there are fewer.
+        probabilities: `[A, K]` their probabilities.
+        weight: How much the example counts.
+    """
+
+    prompt: list[int]
+    answer: list[int]
+    tokens: np.ndarray
+    probabilities: np.ndarray
+    weight: float = 1.0
+
+
+class TeacherExamples(Dataset):
+    """Examples drawn from windows; which ones depends on seed, epoch and index alone.
+
+    Args:
+        split: The windows.
+        tokenizer: The base model's.
+        grammars: One per form in use.
+        target: What shall be said, one row per shape.
+        settings: See `TargetSettings`.
+        count: Examples per epoch; None for as many as windows.
+        seed: Seed of the draws.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        tokenizer: Any,
+        grammars: dict[Form, AnswerGrammar],
+        target: ExpressionDistribution,
+        settings: TargetSettings,
+        *,
+        count: int | None,
+        seed: int,
+    ) -> None:
+        self.epoch = 0
+        self._settings, self._seed, self._count = settings, seed, count or len(split)
+        self._split, self._grammars = split, grammars
+        described = summaries(split.windows)
+        self._prompts = {form: prompt_ids(tokenizer, form, split.shapes, described) for form in grammars}
+        self._soft = {form: SoftTargets.of(grammar, target) for form, grammar in grammars.items()}
+        self._answers = leaf_probabilities(target).cumsum(axis=1)
+        self._index = {tuple(ids): index for index, ids in enumerate(all_sequences().tolist())}
+        share = np.bincount(split.shapes, minlength=N_SHAPES)[split.shapes] ** -settings.balance
+        self._windows = np.cumsum(share / share.sum())
+        self._forms = list(settings.forms)
+        self._form_shares = np.cumsum([settings.forms[f] for f in self._forms]) / sum(settings.forms.values())
+
+    def __len__(self) -> int:
+        """Examples per epoch."""
+        return self._count
+
+    def longest(self) -> int:
+        """Tokens of the longest prompt with the longest answer to it."""
+        return max(
+            max(map(len, prompts)) + max(map(len, self._grammars[form].answers))
+            for form, prompts in self._prompts.items()
+        )
+
+    def __getitem__(self, index: int) -> Example:
+        """The example with this index in the current epoch."""
+        which, form, answer, observed = np.random.default_rng([self._seed, self.epoch, index]).random(4)
+        window = min(int(np.searchsorted(self._windows, which)), len(self._split) - 1)
+        form = self._forms[min(int(np.searchsorted(self._form_shares, form)), len(self._forms) - 1)]
+        said = self._split.observed_ids[window]
+        if observed < self._settings.observed_share and said[0] >= 0:
+            score = self._split.observed_scores[window]
+            weight = 1.0 if np.isnan(score) else float(np.clip(score, 0, 1))
+            return self._example(form, window, self._index[tuple(said.tolist())], hard=True, weight=weight)
+        cumulative = self._answers[self._split.shapes[window]]
+        drawn = min(int(np.searchsorted(cumulative, answer * cumulative[-1])), len(cumulative) - 1)
+        return self._example(form, window, drawn, hard=self._settings.kind == "hard")
+
+    def _example(self, form: Form, window: int, drawn: int, *, hard: bool, weight: float = 1.0) -> Example:
+        grammar, soft = self._grammars[form], self._soft[form]
+        answer = grammar.answers[drawn]
+        tokens = np.full((len(answer), soft.tokens.shape[1]), NO_CHILD)
+        probabilities = np.zeros(tokens.shape)
+        tokens[:, 0], probabilities[:, 0] = answer, 1.0
+        if not hard:
+            path = grammar.trie.path(int(grammar.trie.leaf[drawn]))
+            before = [0, *path[:-1]]
+            tokens[: len(path)] = soft.tokens[before]
+            probabilities[: len(path)] = soft.probabilities[self._split.shapes[window], before]
+        return Example(self._prompts[form][window], answer, tokens, probabilities, weight)
+
+
+def collate(rows: list[Example], pad: int) -> dict[str, Any]:
+    """A batch: prompts padded on the left and answers on the right, so that answers begin in one column.
+
+    Returns:
+        Tensors `input_ids`, `attention_mask`, `position_ids`, `labels` `[B, P + A]`, and `target_ids`,
+        `target_probabilities` `[B, A, K]` of the answers' columns.
+    """
+    import torch
+
+    before, after = max(len(row.prompt) for row in rows), max(len(row.answer) for row in rows)
+    ids = np.full((len(rows), before + after), pad)
+    labels = np.full(ids.shape, NOT_LEARNED)
+    mask = np.zeros(ids.shape, np.int64)
+    width = max(row.tokens.shape[1] for row in rows)
+    target_ids = np.zeros((len(rows), after, width), np.int64)
+    probabilities = np.zeros(target_ids.shape, np.float32)
+    for index, row in enumerate(rows):
+        begin, end = before - len(row.prompt), before + len(row.answer)
+        ids[index, begin:end] = row.prompt + row.answer
+        labels[index, before:end] = row.answer
+        mask[index, begin:end] = 1
+        target_ids[index, : len(row.answer), : row.tokens.shape[1]] = np.maximum(row.tokens, 0)
+        probabilities[index, : len(row.answer), : row.tokens.shape[1]] = row.probabilities * row.weight
+    return {
+        "input_ids": torch.from_numpy(ids),
+        "attention_mask": torch.from_numpy(mask),
+        "position_ids": torch.from_numpy(np.maximum(mask.cumsum(axis=1) - 1, 0)),
+        "labels": torch.from_numpy(labels),
+        "target_ids": torch.from_numpy(target_ids),
+        "target_probabilities": torch.from_numpy(probabilities),
+    }
