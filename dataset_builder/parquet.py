@@ -1,7 +1,7 @@
 """The dataset's files: Parquet with plain typed columns, the same types and the same bytes every time."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,30 +61,30 @@ LEGACY = pa.schema(
 )
 
 
-def write(path: Path, schema: pa.Schema, columns: dict[str, Any]) -> None:
-    """Write a table.
+def write(path: Path, schema: pa.Schema, parts: Iterable[dict[str, Any]]) -> None:
+    """Write a table, one row group per part, so that only one part is in memory.
 
     Args:
         path: The file to make.
         schema: One of the schemas above; its column types are what the `datasets` library shows.
-        columns: Per column an arrow array, a numpy array or a list.
+        parts: Per column an arrow array, a numpy array or a list; all of the same length.
     """
-    arrays = [
-        columns[field.name]
-        if isinstance(columns[field.name], pa.Array)
-        else pa.array(columns[field.name], field.type, from_pandas=False)
-        for field in schema
-    ]
-    described = schema.with_metadata({b"huggingface": json.dumps(_features(schema)).encode()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(
-        pa.Table.from_arrays(arrays, schema=described),
-        path,
-        compression="zstd",
-        compression_level=9,
-        version="2.6",
-        store_schema=True,
-    )
+    described = schema.with_metadata({b"huggingface": json.dumps(_features(schema)).encode()})
+    with pq.ParquetWriter(
+        path, described, compression="zstd", compression_level=6, version="2.6", store_schema=True
+    ) as file:
+        for columns in parts:
+            file.write_table(
+                pa.Table.from_arrays([_array(columns[f.name], f) for f in schema], schema=described)
+            )
+
+
+def _array(values: Any, field: pa.Field) -> pa.Array:
+    if isinstance(values, pa.Array):
+        return values
+    # A list, because from numpy objects arrow would import pandas first.
+    return pa.array(values.tolist() if isinstance(values, np.ndarray) else values, field.type)
 
 
 def number_lists(values: np.ndarray, present: np.ndarray | None = None) -> pa.Array:

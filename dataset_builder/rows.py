@@ -1,6 +1,7 @@
 """Rows of the three configurations: `windows`, `expressions`, and the schema that is published already."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,8 @@ from eisv_lumen.prompts import design_messages
 from eisv_lumen.vocabulary import DIMENSIONS, SHAPES
 from eisv_lumen.windows import derivatives, summaries
 
-_DIGITS = 6
+_ROWS_AT_ONCE = 8192
+"""Rows per row group; bounds the memory that writing takes."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,24 @@ class Dataset:
 def write_dataset(folder: Path, dataset: Dataset) -> None:
     """Write all configurations of a dataset below a folder."""
     for number, split in enumerate(SPLITS):
-        part = dataset[np.flatnonzero(dataset.table.split == number)]
-        parquet.write(folder / DATASET.windows(split), parquet.WINDOWS, window_columns(part))
-        parquet.write(folder / DATASET.expressions(split), parquet.EXPRESSIONS, expression_columns(part))
-    parquet.write(folder / DATASET.legacy, parquet.LEGACY, legacy_columns(dataset))
+        rows = np.flatnonzero(dataset.table.split == number)
+        for name, schema, columns in (
+            (DATASET.windows(split), parquet.WINDOWS, window_columns),
+            (DATASET.expressions(split), parquet.EXPRESSIONS, expression_columns),
+        ):
+            parquet.write(folder / name, schema, map(columns, _parts(dataset, rows)))
+    everything = np.arange(len(dataset))
+    parquet.write(folder / DATASET.legacy, parquet.LEGACY, map(legacy_columns, _parts(dataset, everything)))
+
+
+def _parts(dataset: Dataset, rows: np.ndarray) -> Iterator[Dataset]:
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        yield dataset[rows[start : start + _ROWS_AT_ONCE]]
 
 
 def window_columns(part: Dataset) -> dict[str, Any]:
     """Columns of the `windows` configuration."""
-    table, said = part.table, decode(part.spoken.ids)
+    table, said = part.table, _said(part.spoken.ids)
     heard = _observed(part.spoken)
     return {
         "window_id": part.names,
@@ -88,7 +99,7 @@ def window_columns(part: Dataset) -> dict[str, Any]:
 def expression_columns(part: Dataset) -> dict[str, Any]:
     """Columns of the `expressions` configuration: prompt and completion as conversations."""
     summary = summaries(part.table.windows())
-    said = decode(part.spoken.ids)
+    said = _said(part.spoken.ids)
     prompts = [
         design_messages(
             SHAPES[part.robust[row]],
@@ -116,7 +127,7 @@ def legacy_columns(dataset: Dataset) -> dict[str, Any]:
     windows = table.windows()
     times = table.start[:, None] + table.times.astype(np.float64)
     rates = derivatives(windows)
-    said = decode(dataset.spoken.ids)
+    said = _said(dataset.spoken.ids)
     tokens = [
         json.dumps([to_published(expression if observed is None else observed)])
         for expression, observed in zip(said, _observed(dataset.spoken), strict=True)
@@ -139,18 +150,26 @@ def _json_points(
     times: np.ndarray, values: np.ndarray, names: tuple[str, ...], usable: np.ndarray | None
 ) -> list[str]:
     """Per row a JSON list of `{t, name: value, …}`, leaving out points that are not usable."""
-    keys = ("t", *names)
-    points = np.concatenate([np.round(times, 3)[..., None], np.round(values, _DIGITS) + 0.0], axis=2)
-    return [
-        json.dumps(
-            [
-                dict(zip(keys, point, strict=True))
-                for at, point in enumerate(row)
-                if usable is None or usable[number, at]
-            ]
-        )
-        for number, row in enumerate(points.tolist())
-    ]
+    point = '{"t": %.3f, ' + ", ".join(f'"{name}": %.6g' for name in names) + "}"
+    # Adding zero turns -0.0 into 0.0.
+    points = np.concatenate([times[..., None], values + 0.0], axis=2)
+    kept: np.ndarray = np.ones(times.shape, bool) if usable is None else usable
+    whole: list[bool] = np.all(kept, axis=1).tolist()
+    line = "[" + ", ".join([point] * points.shape[1]) + "]"
+    texts = []
+    for row, here, complete in zip(points, kept, whole, strict=True):
+        if complete:
+            texts.append(line % tuple(row.ravel().tolist()))
+        else:
+            texts.append("[" + ", ".join(point % tuple(p) for p in row[here].tolist()) + "]")
+    return texts
+
+
+def _said(ids: np.ndarray) -> list[Expression]:
+    """The expressions of ids `[N, 3]`, each different one decoded once."""
+    different, which = np.unique(ids, axis=0, return_inverse=True)
+    expressions = decode(different)
+    return [expressions[number] for number in which.ravel().tolist()]
 
 
 def _observed(spoken: Spoken) -> list[Expression | None]:

@@ -79,11 +79,11 @@ def find_sources(arguments: Sequence[str]) -> list[Source]:
         SourceError: A path does not exist or cannot be read, or a folder holds no log.
         ConfigurationError: No source, or two of the same name.
     """
-    found: list[Source] = []
+    found: list[tuple[Source, bool]] = []
     for argument in arguments:
         named = None if Path(argument).exists() else _NAMED.fullmatch(argument)
         name, path = (named[1], Path(named[2])) if named else (None, Path(argument))
-        found += _at(path, name)
+        found += [(source, bool(name)) for source in _at(path, name)]
     if not found:
         raise ConfigurationError(
             found="no source",
@@ -158,21 +158,26 @@ def _at(path: Path, name: str | None) -> list[Source]:
     return [Source(name or _name_of(path), path)]
 
 
-def _unique(sources: list[Source]) -> list[Source]:
+def _unique(sources: list[tuple[Source, bool]]) -> list[Source]:
+    """Each content once, each name once; a name that the user did not choose gives way."""
     kept: dict[str, Source] = {}
     names: set[str] = set()
-    for source in sources:
+    for source, chosen in sources:
         content = artifact.sha256_file(source.log) if source.log.is_file() else str(source.path)
         if content in kept:
             continue
-        if source.name in names:
-            raise ConfigurationError(
-                found=f"two sources named {source.name!r}",
-                expected="a name of its own for each",
-                next="name them: --source NAME=PATH",
-            )
-        names.add(source.name)
-        kept[content] = source
+        name, count = source.name, 1
+        while name in names:
+            if chosen:
+                raise ConfigurationError(
+                    found=f"two sources named {name!r}",
+                    expected="a name of its own for each",
+                    next="name them: --source NAME=PATH",
+                )
+            count += 1
+            name = f"{source.name}-{count}"
+        names.add(name)
+        kept[content] = Source(name, source.path)
     return list(kept.values())
 
 

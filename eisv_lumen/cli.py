@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,11 @@ from eisv_lumen import __version__
 from eisv_lumen.errors import ConfigurationError, exit_with_reason
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from eisv_lumen.device.awareness import Spoken
     from eisv_lumen.device.home import Home
+    from eisv_lumen.windows import Windows
 
 
 def main() -> None:
@@ -110,7 +114,7 @@ def rollback(arguments: argparse.Namespace) -> None:
     _print(arguments, vars(outcome), outcome.note)
 
 
-def _listen(states: int, every: float):  # noqa: ANN202
+def _listen(states: int, every: float) -> "Windows":
     from eisv_lumen.device.live import LiveTelemetry
     from eisv_lumen.device.service import WARM_UP, collect, live_states
 
@@ -125,7 +129,7 @@ def _home(arguments: argparse.Namespace) -> "Home":
     return Home(arguments.home or default_folder())
 
 
-def _generator(seed: int | None):  # noqa: ANN202
+def _generator(seed: int | None) -> "np.random.Generator":
     import numpy as np
 
     return np.random.default_rng(seed)
@@ -172,15 +176,20 @@ def _quiet_downloads() -> None:
     disable_progress_bars()
 
 
-def _positive(kind: type, low: float = 0.0):  # noqa: ANN202
-    def parse(text: str):  # noqa: ANN202
+def _positive(kind: Callable[[str], float], name: str) -> Callable[[str], float]:
+    """A number above 0 for argparse, which names the function in its message."""
+
+    def parse(text: str) -> float:
         value = kind(text)
-        if not low < value < float("inf"):
+        if not 0 < value < float("inf"):
             raise ValueError(text)
         return value
 
-    parse.__name__ = f"{kind.__name__} above {low:g}"
+    parse.__name__ = f"{name} above 0"
     return parse
+
+
+_seconds, _count = _positive(float, "number"), _positive(int, "whole number")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -196,11 +205,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="eisv-lumen", description="The learned voice of an embodied agent.")
     parser.add_argument("--version", action="version", version=f"eisv-lumen {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument("--home", type=Path, help="the device's folder (default: EISV_LUMEN_HOME)")
     common.add_argument("--json", action="store_true", help="print one JSON object per line")
 
-    def command(name: str, function) -> argparse.ArgumentParser:  # noqa: ANN001
+    def command(name: str, function: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
         added = commands.add_parser(
             name, parents=[common], help=function.__doc__, description=function.__doc__
         )
@@ -236,17 +245,15 @@ def _add_express(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--log", type=Path, help="hear the newest states of a sensor log (CSV)")
     parser.add_argument("--student", type=Path, help="a student folder instead of the installed release")
     parser.add_argument("--states", type=_states, default=20, help="states to hear, 4 to 20 (default: 20)")
-    parser.add_argument("--every", type=_positive(float), default=0.5, help="seconds between live states")
+    parser.add_argument("--every", type=_seconds, default=0.5, help="seconds between live states")
     parser.add_argument("--timezone", default="UTC", help="zone of a log's times that name none")
     _add_voice(parser)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--every", type=_positive(float), default=2.0, help="seconds between states (default: 2)"
-    )
-    parser.add_argument("--stride", type=_positive(int), default=10, help="states between expressions")
-    parser.add_argument("--count", type=_positive(int), help="end after so many expressions")
+    parser.add_argument("--every", type=_seconds, default=2.0, help="seconds between states (default: 2)")
+    parser.add_argument("--stride", type=_count, default=10, help="states between expressions")
+    parser.add_argument("--count", type=_count, help="end after so many expressions")
     _add_voice(parser)
 
 

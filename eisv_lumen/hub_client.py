@@ -1,6 +1,6 @@
 """The unmodified `huggingface_hub` client, with its failures worded and typed.
 
-`huggingface_hub` raises requests' errors up to 0.36 and httpx' from 1.0 on; both are met here.
+`huggingface_hub` raises requests' errors up to 0.36, httpx' from 1.0 and httpx2's later; all are met here.
 """
 
 import os
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 TOKEN_VARIABLE = "HF_TOKEN"
-_TRANSPORTS = ("requests", "httpx", "httpcore", "urllib3", "h11")
+_TRANSPORTS = ("requests.", "httpx", "httpcore", "urllib3", "h11", "h2")
 
 
 class HubUnreachableError(HubError):
@@ -113,7 +113,7 @@ def _translate(error: Exception, what: str, endpoint: str) -> HubError | None:
             expected="namespace/name of letters, digits, - _ .",
             next="correct the names in the recipe",
         )
-    if type(error).__module__.split(".")[0] in _TRANSPORTS or isinstance(
+    if type(error).__module__.startswith(_TRANSPORTS) or isinstance(
         error, ConnectionError | TimeoutError
     ):
         return _unreachable(error, what, endpoint)

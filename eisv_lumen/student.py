@@ -202,10 +202,13 @@ class TrajectoryModel:
         In INT8 the windows of one run share the scales of their activations, so that probabilities move by
         up to about a hundredth with the company a window is in; `batch_size=1` is what a device does.
         """
+        if not len(windows):
+            blank = self.infer_batch(Windows.of(np.zeros((4, 4)), np.zeros(4)))
+            return BatchResult(**{name: values[:0] for name, values in vars(blank).items()})
         feed = _feed(windows, generator)
         parts = [
             self._session.run(_OUTPUTS, {name: array[start : start + batch_size] for name, array in feed.items()})
-            for start in range(0, max(len(windows), 1), batch_size)
+            for start in range(0, len(windows), batch_size)
         ]
         return BatchResult(
             **{name: np.concatenate(arrays) for name, arrays in zip(_OUTPUTS, zip(*parts, strict=True), strict=True)}

@@ -28,7 +28,7 @@ from eisv_lumen.errors import (
     exit_with_reason,
 )
 from eisv_lumen.layouts import DATASET
-from eisv_lumen.vocabulary import SHAPES
+from eisv_lumen.vocabulary import SHAPES, STATE_MAX
 
 APP = Path(__file__).resolve().parents[1] / "spaces" / "explorer"
 SETTINGS, ASSETS = "space.json", "assets"
@@ -149,7 +149,7 @@ def example_windows(dataset: Path) -> list[dict[str, Any]]:
         ) from error
     shown = [_rounded(row) for shape in SHAPES for row in _in_turns([r for r in rows if r["shape"] == shape])]
     # What a visitor sees first should be real, and moving.
-    return sorted(shown, key=lambda row: (row["provenance"] != "real", row["shape"] == SHAPES[0]))
+    return sorted(shown, key=lambda row: (row["provenance"] != "real", -_movement(row)))
 
 
 def _in_turns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -161,6 +161,12 @@ def _in_turns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         turn[group] = turn.get(group, 0) + 1
         ranked.append((row["provenance"] != "real", turn[group], group, row["window_id"], row))
     return [entry[-1] for entry in sorted(ranked, key=lambda entry: entry[:-1])[:EXAMPLES_PER_SHAPE]]
+
+
+def _movement(row: dict[str, Any]) -> float:
+    """How far E, S or V went in a window, as a share of their ranges."""
+    ranges = [(max(values) - min(values)) for values in zip(*row["states"], strict=True)]
+    return max(ranges[i] / STATE_MAX[i] for i in (0, 2, 3))
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:

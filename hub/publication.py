@@ -58,20 +58,15 @@ def publish_release(
 def write_record(out: Path, published: Published, endpoint: str, folders: Mapping[str, Path]) -> None:
     """Write the release folder: the signed manifest, and where everything stands (`record.json`)."""
     manifest = published.manifest
+    repo_ids = {role: manifest.repositories[role].repo_id for role in ORDER}
     record = {
         "version": manifest.version,
         "tag": manifest.tag,
         "endpoint": endpoint,
-        "repositories": {
-            role: {
-                "repo_id": manifest.repositories[role].repo_id,
-                "repo_type": manifest.repositories[role].repo_type,
-                "commit": published.commits[role],
-                "tag": manifest.tag,
-                "address": _address(endpoint, manifest.repositories[role].repo_id, ROLES[role]),
-            }
-            for role in ORDER
-        },
+        "repositories": repo_ids,
+        "commits": {role: published.commits[role] for role in ORDER},
+        "tags": dict.fromkeys(ORDER, manifest.tag),
+        "addresses": {role: _address(endpoint, repo_ids[role], ROLES[role]) for role in ORDER},
     }
     with artifact.build(
         out, kind="release", configuration=record, inputs=folders, metrics_required=False

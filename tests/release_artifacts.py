@@ -2,15 +2,19 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-from eisv_lumen import artifact, vocabulary
+from eisv_lumen import artifact, release, vocabulary
 from eisv_lumen.layouts import STUDENT
+from eisv_lumen.release import ROLES, Compatibility, Release, RepositoryRecord
+from eisv_lumen.signing import RELEASE_PURPOSE, SigningKey
 from eisv_lumen.student import TrajectoryModel
 from eisv_lumen.vocabulary import EOS, LUMEN_WORDS, PAD, TOKENS, TRANSLATION
 from eisv_lumen.windows import Windows
@@ -175,3 +179,49 @@ def rebuild(folder: Path, changes: dict[str, bytes]) -> None:
     manifest = json.loads((folder / artifact.MANIFEST).read_text())
     manifest["files"] = artifact.hash_files(folder)
     artifact.write_json(folder / artifact.MANIFEST, manifest)
+
+
+class Repository:
+    """A student's repository to which a test publishes good and hostile releases."""
+
+    def __init__(self, api: HfApi, repo_id: str, key: SigningKey) -> None:
+        self.api, self.repo_id, self.key = api, api.create_repo(repo_id).repo_id, key
+
+    def publish(
+        self,
+        version: str,
+        student: Path,
+        *,
+        key: SigningKey | None = None,
+        change: Callable[[Release], Release] = lambda manifest: manifest,
+        sent: Callable[[dict[str, bytes]], None] = lambda files: None,
+        tag: str | None = None,
+    ) -> str:
+        """Commit and tag a release; `change` alters what is signed, `sent` what is sent after signing."""
+        files = {p.relative_to(student).as_posix(): p.read_bytes() for p in student.rglob("*") if p.is_file()}
+        manifest = change(describe(version, self.repo_id, student))
+        files["release.json"] = manifest.to_bytes()
+        files["release.json.sig"] = artifact.canonical_json(
+            (key or self.key).sign(manifest.to_bytes(), RELEASE_PURPOSE)
+        )
+        sent(files)
+        present = set(self.api.list_repo_files(self.repo_id)) - {".gitattributes"}
+        gone = [CommitOperationDelete(name) for name in present - set(files)]
+        commit = self.api.create_commit(
+            self.repo_id,
+            [CommitOperationAdd(name, content) for name, content in files.items()] + gone,
+            commit_message=version,
+        ).oid
+        self.api.create_tag(self.repo_id, tag=tag or f"v{version}", revision=commit)
+        return commit
+
+
+def describe(version: str, repo_id: str, student: Path) -> Release:
+    records = {role: RepositoryRecord(f"someone/{role}", kind, "0" * 40, {}) for role, kind in ROLES.items()}
+    records["student"] = RepositoryRecord(repo_id, "model", None, release.record_files(student))
+    return Release(
+        version=version,
+        created="2026-01-01T00:00:00+00:00",
+        repositories=records,
+        compatibility=Compatibility(1, release.vocabulary_sha256(), 18, "0.1.0"),
+    )

@@ -1,6 +1,10 @@
 """Small student folders and the dataset, labels and teacher folders that the student's tests stand on."""
 
+import functools
 import json
+import shutil
+import tempfile
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +42,15 @@ def untrained(seed: int = 0, **sizes):
     model.shape_head.weight.data *= 4
     model.temperature.fill_(1.3)
     return model
+
+
+@functools.cache
+def student_folder() -> Path:
+    """One student folder for all tests that do not change it."""
+    folder = Path(tempfile.mkdtemp(prefix="student-"))
+    weakref.finalize(student_folder, shutil.rmtree, folder, ignore_errors=True)
+    write_student(folder / "student")
+    return folder / "student"
 
 
 def write_student(out: Path, seed: int = 0, **sizes):

@@ -16,6 +16,7 @@ import pytest
 from dataset_builder import build as command
 from dataset_builder.build import build
 from dataset_builder.configuration import DatasetSettings
+from dataset_builder.sources import find_sources
 from eisv_lumen import artifact
 from eisv_lumen.errors import ConfigurationError, SourceError, exit_with_reason
 from eisv_lumen.expression import parse_answer
@@ -491,6 +492,9 @@ def test_configuration_and_arguments_are_checked(tmp_path):
     (tmp_path / "other.csv").write_text("timestamp,cpu_pct\n1,2\n")
     with pytest.raises(ConfigurationError, match="two sources named 'pi'"):
         build(tmp_path / "out", [f"pi={desk}", f"pi={tmp_path / 'other.csv'}"], SMOKE)
+    (tmp_path / "else").mkdir()
+    write_log(tmp_path / "else" / "desk.csv", n=100, seed=5)
+    assert [s.name for s in find_sources([desk, str(tmp_path / "else" / "desk.csv")])] == ["desk", "desk-2"]
     with pytest.raises(SourceError, match="No such file"):
         build(tmp_path / "out", [f"pi={tmp_path / 'absent.csv'}"], SMOKE)
     for text, reason in [

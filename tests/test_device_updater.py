@@ -9,20 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import HfApi
 
 from eisv_lumen import release
-from eisv_lumen.artifact import canonical_json
 from eisv_lumen.device import selftest, slots, updater
 from eisv_lumen.device.home import Home
 from eisv_lumen.device.service import open_voice
 from eisv_lumen.device.updater import Outcome, Updater, status
 from eisv_lumen.errors import ConfigurationError, HubError, ResourceError, VerificationError
 from eisv_lumen.hub_client import HubUnreachableError
-from eisv_lumen.release import ROLES, Compatibility, Release, RepositoryRecord
-from eisv_lumen.signing import RELEASE_PURPOSE, SigningKey, TrustedKeys
+from eisv_lumen.release import Release, RepositoryRecord
+from eisv_lumen.signing import SigningKey, TrustedKeys
 from hub.local import start
-from tests.release_artifacts import as_if_imported_with, small_student, some_windows
+from tests.release_artifacts import Repository, as_if_imported_with, small_student, some_windows
 
 KEY = SigningKey.generate()
 TRUSTED = TrustedKeys([KEY.public])
@@ -42,54 +41,10 @@ def hub(tmp_path_factory):
         yield running
 
 
-class Repository:
-    """A student's repository to which a test publishes good and hostile releases."""
-
-    def __init__(self, api: HfApi, repo_id: str) -> None:
-        self.api, self.repo_id = api, api.create_repo(repo_id).repo_id
-
-    def publish(
-        self,
-        version: str,
-        student: Path,
-        *,
-        key: SigningKey = KEY,
-        change: Callable[[Release], Release] = lambda manifest: manifest,
-        sent: Callable[[dict[str, bytes]], None] = lambda files: None,
-        tag: str | None = None,
-    ) -> str:
-        """Commit and tag a release; `change` alters what is signed, `sent` what is sent after signing."""
-        files = {p.relative_to(student).as_posix(): p.read_bytes() for p in student.rglob("*") if p.is_file()}
-        manifest = change(describe(version, self.repo_id, student))
-        files["release.json"] = manifest.to_bytes()
-        files["release.json.sig"] = canonical_json(key.sign(manifest.to_bytes(), RELEASE_PURPOSE))
-        sent(files)
-        present = set(self.api.list_repo_files(self.repo_id)) - {".gitattributes"}
-        gone = [CommitOperationDelete(name) for name in present - set(files)]
-        commit = self.api.create_commit(
-            self.repo_id,
-            [CommitOperationAdd(name, content) for name, content in files.items()] + gone,
-            commit_message=version,
-        ).oid
-        self.api.create_tag(self.repo_id, tag=tag or f"v{version}", revision=commit)
-        return commit
-
-
-def describe(version: str, repo_id: str, student: Path) -> Release:
-    records = {role: RepositoryRecord(f"someone/{role}", kind, "0" * 40, {}) for role, kind in ROLES.items()}
-    records["student"] = RepositoryRecord(repo_id, "model", None, release.record_files(student))
-    return Release(
-        version=version,
-        created="2026-01-01T00:00:00+00:00",
-        repositories=records,
-        compatibility=Compatibility(1, release.vocabulary_sha256(), 18, "0.1.0"),
-    )
-
-
 @pytest.fixture
 def repository(hub, request):
     api = HfApi(endpoint=hub.url, token=hub.token)
-    return Repository(api, f"hikewa/s{abs(hash(request.node.name)) % 10**9}")
+    return Repository(api, f"hikewa/s{abs(hash(request.node.name)) % 10**9}", KEY)
 
 
 @pytest.fixture
@@ -107,7 +62,7 @@ def new_home(folder: Path, repository: Repository) -> Home:
 @pytest.fixture(scope="module")
 def first_installed(hub, students, tmp_path_factory):
     """A home in which 0.1.0 speaks; tests take copies."""
-    repository = Repository(HfApi(endpoint=hub.url, token=hub.token), "hikewa/first")
+    repository = Repository(HfApi(endpoint=hub.url, token=hub.token), "hikewa/first", KEY)
     repository.publish("0.1.0", students[0])
     home = new_home(tmp_path_factory.mktemp("first") / "home", repository)
     pull(home)
@@ -126,7 +81,7 @@ def old_home(tmp_path, first_installed, repository):
 @pytest.fixture(scope="module")
 def second_installed(hub, students, tmp_path_factory):
     """A home in which 0.2.0 speaks after 0.1.0, and whose repository has 0.3.0 as well; tests take copies."""
-    repository = Repository(HfApi(endpoint=hub.url, token=hub.token), "hikewa/second")
+    repository = Repository(HfApi(endpoint=hub.url, token=hub.token), "hikewa/second", KEY)
     home = new_home(tmp_path_factory.mktemp("second") / "home", repository)
     for number, student in enumerate(students):
         repository.publish(f"0.{number + 1}.0", student)

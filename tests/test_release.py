@@ -233,9 +233,8 @@ class TestPublishing:
         artifact.verify(tmp_path / "out", kind="release")
         record = json.loads((tmp_path / "out" / "record.json").read_text())
         assert record["version"] == "0.1.0" and record["tag"] == "v0.1.0"
-        space = record["repositories"]["space"]
-        assert space["commit"] == published.commits["space"]
-        assert space["address"] == f"{api.endpoint}/spaces/{settings.repo_id('space')}"
+        assert record["commits"] == published.commits and record["tags"]["student"] == "v0.1.0"
+        assert record["addresses"]["space"] == f"{api.endpoint}/spaces/{settings.repo_id('space')}"
         assert release.read(tmp_path / "out", TrustedKeys([KEY.public])) == published.manifest
 
     def test_published_again_changes_nothing(self, api, settings, folders, tmp_path, capsys):

@@ -135,10 +135,11 @@ def explorer_modules():
     """The app's modules, importable as they are beside app.py."""
     sys.path.insert(0, str(EXPLORER))
     try:
+        import chart
         import pictures
         import sources
 
-        yield pictures, sources
+        yield chart, pictures, sources
     finally:
         sys.path.remove(str(EXPLORER))
 
@@ -234,7 +235,7 @@ def test_a_visitor_picks_and_shapes_windows(space, student, tmp_path):
 
     with running(space, tmp_path, EISV_STUDENT=str(student)) as address, browser_page() as page:
         page.goto(address, wait_until="domcontentloaded")
-        expect(page.locator("#trajectory svg polyline")).to_have_count(4)
+        expect(page.locator("svg.trajectory polyline")).to_have_count(4)
         expression, shape, confidence = spoken(page)
         assert re.fullmatch(r"~\w+~( ~\w+~){0,2}\??", expression) and shape in SHAPES
         assert 0 <= float(confidence) <= 1
@@ -255,7 +256,7 @@ def test_a_visitor_picks_and_shapes_windows(space, student, tmp_path):
         # Only some states heard: the rest is drawn faintly.
         page.locator("#heard input[type=number]").fill("8")
         page.locator("#heard input[type=number]").press("Enter")
-        expect(page.locator("#trajectory circle.faint")).to_have_count(4 * 12)
+        expect(page.locator("svg.trajectory circle.faint")).to_have_count(4 * 12)
 
         # A window of one's own, whose energy falls far: the rules call it by its name.
         page.get_by_role("radio", name="By hand").click()
@@ -399,24 +400,32 @@ def test_the_app_imports_only_what_the_hub_installs():
 
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=3), st.floats(0, 0.3), st.sampled_from(SHAPES))
 def test_light_is_a_colour(explorer_modules, eis, void, shape):
-    pictures, _ = explorer_modules
+    _, pictures, _ = explorer_modules
     channels = re.fullmatch(r"rgb\((\d+), (\d+), (\d+)\)", pictures.led_colour(np.array([*eis, void]), shape))
     assert all(0 <= int(channel) <= 255 for channel in channels.groups())
 
 
-@given(st.lists(st.floats(0, 1), min_size=4, max_size=4))
-def test_line_labels_do_not_overlap(explorer_modules, levels):
-    pictures, _ = explorer_modules
+@given(st.lists(st.floats(0, 1), min_size=4, max_size=4), st.booleans(), st.integers(4, 20))
+def test_line_labels_do_not_overlap(explorer_modules, levels, zoom, heard):
+    chart, *_ = explorer_modules
     window = Windows.of(np.tile(np.array(levels) * [1, 1, 1, 0.3], (20, 1)), np.arange(20.0))
-    for fit in (False, True):
-        svg = pictures.trajectory(window, 20, fit)
-        heights = sorted(float(y) for y in re.findall(r'class="label [^"]*" x="\S+" y="([\d.]+)"', svg))
-        assert len(heights) == 4 and min(np.diff(heights)) >= 16.5
-        assert heights[0] > 0 and heights[-1] < 270
+    svg = chart.trajectory(window, heard, zoom)
+    bottom = float(re.search(r'viewBox="0 0 \d+ (\d+)"', svg)[1])
+    heights = sorted(float(y) for y in re.findall(r'class="label [^"]*" x="\S+" y="([\d.-]+)"', svg))
+    assert len(heights) == 4 and min(np.diff(heights)) >= 16.5
+    assert heights[0] > 0 and heights[-1] < bottom
+
+
+@given(st.floats(0, 0.9), st.floats(0.001, 1.0), st.integers(2, 7))
+def test_ticks_are_round_and_inside(explorer_modules, low, width, most):
+    chart, *_ = explorer_modules
+    found = chart.ticks(low, low + width, (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5), most)
+    assert len(found) <= most + 1
+    assert all(low - 1e-5 <= tick <= low + width + 1e-5 for tick in found)
 
 
 def test_windows_shaped_by_hand_are_windows(explorer_modules):
-    _, sources = explorer_modules
+    *_, sources = explorer_modules
     window = sources.by_hand(
         (0.9, 1.0, 0.0, 0.3), (0.2, 1.0, 0.0, 0.0), spike=0.0, noise=0.05, cadence=1.0, seed=1
     )
@@ -429,7 +438,7 @@ def test_windows_shaped_by_hand_are_windows(explorer_modules):
 
 
 def test_text_from_data_is_escaped(explorer_modules):
-    pictures, _ = explorer_modules
+    _, pictures, _ = explorer_modules
     table = pictures.evaluation_table(
         "<b>", {"<script>": {"coherence": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 3}}}
     )

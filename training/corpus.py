@@ -1,8 +1,4 @@
-"""The text a tiny base model grows up on: prompts of both forms, answered by the plain rules.
-
-The plain rules are what Lumen says before any feedback, about half of it coherent, so that what an adapter
-adds later is visible.
-"""
+"""The text that a tiny base model is pre-trained on: words of the domain, and prompts of every kind."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,14 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from eisv_lumen import prompts
-from eisv_lumen.expression import Expression, render_answer
-from eisv_lumen.rules import Rules
 from eisv_lumen.vocabulary import (
-    BASE_WEIGHTS,
     LUMEN_WORDS,
-    N_SHAPES,
+    PATTERNS,
     SHAPE_DESCRIPTIONS,
-    SHAPES,
     STATE_MAX,
     TRANSLATION,
 )
@@ -32,10 +24,11 @@ CHAT_TEMPLATE = (
 )
 """Conversations as Qwen writes them."""
 
-KINDS = ("design", "card", "short", "phrases", "answer")
-"""Kinds of documents: both full prompts, the shape alone as prompt, a shape's phrasebook, an answer alone."""
+KINDS = ("phrases", "short", "card", "design")
+"""Kinds of documents: a shape's phrasebook, the shape alone as prompt, and both full prompts."""
 
-PHRASES = 10
+PHRASES = 4
+"""Answers in a phrasebook."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +62,17 @@ def random_summary(generator: np.random.Generator) -> Summary:
     )
 
 
-def documents(kind: str, count: int, generator: np.random.Generator) -> Iterator[tuple[str, str]]:
-    """Documents of one kind: what is given, and what is to be learned from it.
-
-    Special tokens are written out.
-    """
-    shapes = generator.integers(0, N_SHAPES, count)
-    lines = PHRASES if kind == "phrases" else 1
-    said = Rules(BASE_WEIGHTS).sample(np.repeat(shapes, lines), generator).reshape(count, lines, -1)
-    for shape, ids in zip(shapes, said, strict=True):
-        yield _document(kind, SHAPES[shape], [Expression.from_ids(row) for row in ids], generator)
+def prompt_text(kind: str, shape: str, generator: np.random.Generator) -> str:
+    """What comes before the answer in a document, with special tokens written out."""
+    if kind == "phrases":
+        return f"SHAPE: {shape}\n"
+    if kind == "card":
+        return prompts.card_prompt(shape, random_summary(generator))
+    if kind == "short":
+        messages = [{"role": "user", "content": f"SHAPE: {shape}"}]
+    else:
+        messages = prompts.design_messages(shape, random_summary(generator))
+    return chat_text(messages) + f"{START}assistant\n"
 
 
 def vocabulary_text() -> Iterator[str]:
@@ -87,21 +81,9 @@ def vocabulary_text() -> Iterator[str]:
         yield f"SHAPE: {shape}\n{shape}: {description}.\nTrajectory shape: {shape}"
     for token, words in TRANSLATION.items():
         yield f"~{token}~ ~{token}~? ~{token}~ is {words[0]} or {words[1]}.\n ~{token}~\n ~{token}~?"
+        yield f"EISV_TOKENS: ~{token}~\nLUMEN_TOKENS: {' '.join(words)}\n"
+    for pattern in PATTERNS:
+        yield f"PATTERN: {pattern}"
     yield " ".join(LUMEN_WORDS)
     for number in range(100):
         yield f"{number:02d} {number:02d}s E=0.{number:02d}"
-
-
-def _document(
-    kind: str, shape: str, said: list[Expression], generator: np.random.Generator
-) -> tuple[str, str]:
-    opening, answer = f"{START}assistant\n", f"{render_answer(said[0])}{END}"
-    if kind == "design":
-        return chat_text(prompts.design_messages(shape, random_summary(generator))) + opening, answer
-    if kind == "card":
-        return prompts.card_prompt(shape, random_summary(generator)), f" {said[0]}{END}"
-    if kind == "short":
-        return chat_text([{"role": "user", "content": f"SHAPE: {shape}"}]) + opening, answer
-    if kind == "phrases":
-        return f"SHAPE: {shape}\n", "".join(f"EISV_TOKENS: {one}\n" for one in said) + END
-    return opening, answer

@@ -9,6 +9,7 @@ import argparse
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,13 @@ import numpy as np
 
 from eisv_lumen import artifact
 from eisv_lumen.errors import exit_with_reason
+from eisv_lumen.vocabulary import SHAPES
 from training import configuration
 from training.configuration import require
 
 # Words of the domain stay whole before merging, numbers fall into a name with the digits before the point and
 # pairs of digits after it, so that a prompt of fifteen numbers is short.
 _PIECES = r" ?~[a-z_]+~| ?d?2?[EISV]=[+-]?\d\.| ?[A-Za-z_]+:?| ?\d{1,2}| ?[^\sA-Za-z\d~]+| ?~|\s+"
-
-NOT_LEARNED = -100
-"""Label of a token that no loss is taken of."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,7 @@ class BaseSettings:
         vocabulary: Most tokens the tokenizer may have.
         documents: Documents of each kind to train on, see `corpus.KINDS`.
         save_steps: Steps between checkpoints, from which a killed run goes on.
+        measured_windows: Generated windows on which the finished model is compared with the rules.
     """
 
     seed: int
@@ -67,6 +67,7 @@ class BaseSettings:
     warmup_steps: int = 50
     weight_decay: float = 0.01
     save_steps: int = 400
+    measured_windows: int = 90
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
@@ -103,88 +104,81 @@ def main(arguments: list[str] | None = None) -> int:
 
 def pretrain(settings: BaseSettings, work: artifact.Work) -> dict[str, Any]:
     """Train tokenizer and model and save them into `work.folder`; returns the metrics."""
-    import torch
-    from transformers import Trainer, TrainingArguments, set_seed
+    from transformers import PrinterCallback, TrainingArguments, set_seed
 
+    from training.base_examples import BaseExamples
     from training.progress import Progress, TrainingLog
+    from training.soft_targets import collate
+    from training.target_trainer import InOrder
 
     began = time.monotonic()
     set_seed(settings.seed)
-    texts = training_texts(settings)
-    tokenizer = train_tokenizer([given + learned for given, learned in texts], settings.vocabulary)
-    examples = tokenized(texts, tokenizer)
-    held_out = examples[: len(examples) // 50]
-    examples = examples[len(held_out) :]
+    tokenizer = train_tokenizer(settings.vocabulary, settings.seed)
+    examples = BaseExamples(tokenizer, settings.documents, settings.batch_size, settings.seed)
     model = new_model(settings.model, tokenizer)
     log = TrainingLog(work.scratch / "training_log.json")
-    trainer = Trainer(
+    trainer = InOrder(
         model=model,
         args=TrainingArguments(
             output_dir=str(work.scratch / "checkpoints"),
             num_train_epochs=1,
             per_device_train_batch_size=settings.batch_size,
-            per_device_eval_batch_size=4 * settings.batch_size,
             learning_rate=settings.learning_rate,
             lr_scheduler_type="cosine",
             warmup_steps=settings.warmup_steps,
             weight_decay=settings.weight_decay,
-            adam_beta2=0.99,
+            adam_beta2=0.98,
             save_steps=settings.save_steps,
             save_total_limit=1,
             logging_steps=20,
+            label_names=["labels"],
             seed=settings.seed,
             report_to=[],
             disable_tqdm=True,
-            group_by_length=True,
             dataloader_pin_memory=False,
             remove_unused_columns=False,
         ),
         train_dataset=examples,
-        eval_dataset=held_out,
-        data_collator=lambda rows: padded(rows, tokenizer.pad_token_id),
+        data_collator=partial(collate, pad=tokenizer.pad_token_id),
         callbacks=[Progress("base"), log],
     )
-    _quiet(trainer)
+    trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_checkpoint(work.scratch / "checkpoints"))
-    held_out_loss = trainer.evaluate()["eval_loss"]
-    model.to(torch.float32).save_pretrained(work.folder, safe_serialization=True)
+    model.save_pretrained(work.folder, safe_serialization=True)
     tokenizer.save_pretrained(work.folder)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "vocabulary": len(tokenizer),
         "documents": len(examples),
-        "training_tokens": sum(len(row["input_ids"]) for row in examples),
-        "held_out": {"loss": held_out_loss, "n": len(held_out)},
+        "steps": trainer.state.global_step,
+        "held_out": measure(model, tokenizer, settings),
         "log": log.entries,
         "seconds": round(time.monotonic() - began, 1),
     }
 
 
-def training_texts(settings: BaseSettings) -> list[tuple[str, str]]:
-    """The documents to train on in random order: what is given, and what is to be learned from it."""
-    from training import corpus
+def measure(model: Any, tokenizer: Any, settings: BaseSettings) -> dict[str, Any]:
+    """How near the base is to the plain rules, on windows it was not trained on."""
+    from eisv_lumen import synthetic
+    from eisv_lumen.rules import Rules
+    from eisv_lumen.vocabulary import AFFINITY, N_SHAPES
+    from eisv_lumen.windows import summaries
+    from training.dialogue import FORMS, prompt_ids
+    from training.grammar import AnswerGrammar, ExpressionScorer
 
-    generator = np.random.default_rng(settings.seed)
-    texts = [
-        text
-        for kind, count in settings.documents.items()
-        for text in corpus.documents(kind, count, generator)
-    ]
-    return [texts[index] for index in generator.permutation(len(texts))]
-
-
-def tokenized(texts: list[tuple[str, str]], tokenizer: Any) -> list[dict[str, list[int]]]:
-    """Rows of `input_ids` and `labels`; what is given is not to be learned."""
-    given, learned = (
-        tokenizer(list(part), add_special_tokens=False)["input_ids"] for part in zip(*texts, strict=True)
-    )
-    return [
-        {"input_ids": before + after, "labels": [NOT_LEARNED] * len(before) + after}
-        for before, after in zip(given, learned, strict=True)
-    ]
+    shapes = np.repeat(np.arange(N_SHAPES), settings.measured_windows // N_SHAPES + 1)
+    generator = np.random.default_rng(settings.seed + 1)
+    described = summaries(synthetic.generate(shapes, generator, cadence=30.0))
+    target = Rules().distribution()[shapes].coherence(AFFINITY[shapes])
+    measured: dict[str, Any] = {"n": len(shapes), "rules": float(target.mean())}
+    for form in FORMS:
+        scorer = ExpressionScorer(model, AnswerGrammar(tokenizer, form))
+        distribution, _ = scorer.score(prompt_ids(tokenizer, form, shapes, described))
+        measured[form] = float(distribution.coherence(AFFINITY[shapes]).mean())
+    return measured
 
 
-def train_tokenizer(texts: list[str], vocabulary: int) -> Any:
+def train_tokenizer(vocabulary: int, seed: int) -> Any:
     """A byte-level BPE tokenizer in which every word of the domain is one token.
 
     Returns:
@@ -210,8 +204,14 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
+    generator = np.random.default_rng(seed)
+    prompts = [
+        corpus.prompt_text(kind, SHAPES[shape], generator)
+        for kind in corpus.KINDS
+        for shape in generator.integers(0, len(SHAPES), 1000)
+    ]
     # The words count more than once, so that they are merged before chance combinations are.
-    tokenizer.train_from_iterator([*list(corpus.vocabulary_text()) * 20, *texts[:4000]], trainer)
+    tokenizer.train_from_iterator([*list(corpus.vocabulary_text()) * 20, *prompts], trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=corpus.END,
@@ -255,28 +255,6 @@ def last_checkpoint(folder: Path) -> str | None:
     found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     # The Trainer writes its state last.
     return found if found and (Path(found) / "trainer_state.json").is_file() else None
-
-
-def padded(rows: list[dict[str, list[int]]], pad: int) -> dict[str, Any]:
-    """Rows as one batch of tensors, padded on the right."""
-    import torch
-
-    length = max(len(row["input_ids"]) for row in rows)
-    ids = torch.full((len(rows), length), pad)
-    labels = torch.full((len(rows), length), NOT_LEARNED)
-    mask = torch.zeros((len(rows), length), dtype=torch.long)
-    for index, row in enumerate(rows):
-        size = len(row["input_ids"])
-        ids[index, :size] = torch.tensor(row["input_ids"])
-        labels[index, :size] = torch.tensor(row["labels"])
-        mask[index, :size] = 1
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
-
-
-def _quiet(trainer: Any) -> None:
-    from transformers import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from peft import LoraConfig, get_peft_model
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -20,47 +19,12 @@ from eisv_lumen.rules import Rules
 from training.data import Split
 from training.grammar import AnswerGrammar
 from training.progress import Progress, TrainingLog
-from training.teacher_examples import NOT_LEARNED, TeacherExamples, collate
+from training.soft_targets import collate
+from training.target_trainer import TargetTrainer
+from training.teacher_examples import TeacherExamples
 
 if TYPE_CHECKING:
     from training.train_teacher import TeacherSettings
-
-
-class TeacherTrainer(Trainer):
-    """A Trainer whose loss is the cross-entropy to the target's probabilities, over the answer's tokens."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        # The loss below divides by the number of answer tokens in all accumulated batches.
-        self.model_accepts_loss_kwargs = True
-
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
-        """Mean cross-entropy per answer token."""
-        labels = inputs["labels"]
-        probabilities = inputs["target_probabilities"]
-        answer = probabilities.shape[1]
-        logits = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            position_ids=inputs["position_ids"],
-            logits_to_keep=answer + 1,
-            use_cache=False,
-        ).logits[:, :-1]
-        likely = logits.float().log_softmax(dim=-1).gather(2, inputs["target_ids"])
-        total = -(likely * probabilities).sum()
-        if num_items_in_batch is None:
-            loss = total / (labels != NOT_LEARNED).sum()
-        else:
-            loss = total / num_items_in_batch
-            if self.args.average_tokens_across_devices:
-                loss = loss * self.accelerator.num_processes
-        return (loss, {}) if return_outputs else loss
 
 
 class FreshDraws(TrainerCallback):
@@ -141,7 +105,7 @@ def new_trainer(
     held_out: TeacherExamples,
     settings: "TeacherSettings",
     scratch: Path,
-) -> tuple[TeacherTrainer, TrainingLog]:
+) -> tuple[TargetTrainer, TrainingLog]:
     """The Trainer with its callbacks, keeping checkpoints and logs in `scratch`."""
     run = settings.run
     stops = run.early_stopping_patience is not None
@@ -173,7 +137,7 @@ def new_trainer(
         report_to=[],
         disable_tqdm=True,
     )
-    trainer = TeacherTrainer(
+    trainer = TargetTrainer(
         model=model,
         args=arguments,
         train_dataset=examples,

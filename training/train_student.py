@@ -33,7 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument(
-        "--teacher", type=Path, help="for its measured coherence; by default that of its labels on the test split"
+        "--teacher",
+        type=Path,
+        help="for its measured coherence; by default that of its labels on the test split",
     )
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
@@ -45,7 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
         artifact.Manifest.read(options.teacher, kind="teacher")
         inputs["teacher"] = options.teacher
     plain = configuration.as_plain(settings)
-    with artifact.build(options.out, kind="student", configuration=plain, inputs=inputs, seed=settings.seed) as work:
+    with artifact.build(
+        options.out, kind="student", configuration=plain, inputs=inputs, seed=settings.seed
+    ) as work:
         if work is None:
             print(f"student: {options.out} is up to date")
         else:
@@ -105,7 +109,11 @@ def train(
     from training.student.supplement import supplement
 
     generator = np.random.default_rng(settings.seed)
-    more = supplement(split.windows, split.shapes, settings.supplement, generator) if settings.supplement else None
+    more = (
+        supplement(split.windows, split.shapes, settings.supplement, generator)
+        if settings.supplement
+        else None
+    )
     batches = Batches(split, labels, settings.augmentation, prefixes=settings.loss.prefixes, more=more)
     log = TrainingLog(scratch / "training_log.json")
     distil(model, batches, settings, scratch, [Progress("student"), log])
@@ -139,7 +147,8 @@ def measure(
     config = json.loads((folder / STUDENT.config).read_text("utf-8"))
     paths = {"int8": folder / STUDENT.int8, "fp32": folder / STUDENT.fp32}
     models = {
-        name: TrajectoryModel(path, config, version="unreleased", precision=name) for name, path in paths.items()
+        name: TrajectoryModel(path, config, version="unreleased", precision=name)
+        for name, path in paths.items()
     }
     recorded = golden.record(models, split.windows, split.shapes, settings.seed)
     artifact.write_json(folder / STUDENT.golden, recorded)
@@ -163,7 +172,10 @@ def gate_2(measured: dict[str, Any], held: tuple[Split, Any], teacher: Path | No
     """Gate 2 (DOMAIN.md section 4): coherence, also as a share of the teacher's, and memory."""
     cell = measured["evaluation"]["overall"]["coherence"]
     if teacher is not None:
-        reference, source = float(artifact.read_metrics(teacher)["gate_1"]["coherence"]), "gate 1 of the teacher"
+        reference, source = (
+            float(artifact.read_metrics(teacher)["gate_1"]["coherence"]),
+            "gate 1 of the teacher",
+        )
     else:
         split, labels = held
         reference = float(labels.distribution.coherence(AFFINITY[split.shapes]).mean())
@@ -194,7 +206,9 @@ def report(folder: Path) -> int:
     evaluation, int8 = metrics["evaluation"], metrics["parity"]["int8"]
     for name, group in evaluation.items():
         shape = group["shape_accuracy"]
-        print(f"student: {name}: shape accuracy {shape['value']:.3f}, macro recall {group['macro_recall']:.3f}, n = {shape['n']}")
+        print(
+            f"student: {name}: shape accuracy {shape['value']:.3f}, macro recall {group['macro_recall']:.3f}, n = {shape['n']}"
+        )
     print(
         f"student: INT8 {metrics['sizes']['int8'] / 1e6:.2f} MB, p50 {metrics['latency']['int8']['p50_ms']:.2f} ms; "
         f"hears the same shape as torch in {int8['shape_agreement']:.4f} of {metrics['parity']['n']} windows "

@@ -7,7 +7,7 @@ import numpy as np
 
 from eisv_lumen import artifact
 from eisv_lumen.device import slots
-from eisv_lumen.device.awareness import GATE, Cadence, Spoken, StateBuffer, Voice
+from eisv_lumen.device.awareness import GATE, RULES, Cadence, Hears, Spoken, StateBuffer, Voice
 from eisv_lumen.device.home import Home
 from eisv_lumen.device.journal import Journal
 from eisv_lumen.errors import LumenError, SourceError
@@ -152,11 +152,11 @@ class Service:
 
 def remember_rules(home: Home, voice: Voice, spoken: Spoken) -> None:
     """Keep what the rules have learned, where they spoke."""
-    if spoken.source == "R":
+    if spoken.source == RULES:
         home.write("weights.json", voice.rules.to_dict())
 
 
-def _open_model(home: Home | None, student: Path | None):  # noqa: ANN202
+def _open_model(home: Home | None, student: Path | None) -> Hears | None:
     if student is not None:
         artifact.verify(student, kind="student")
         folder = student

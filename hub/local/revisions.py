@@ -12,6 +12,18 @@ from hub.local.refusal import Refusal, revision_not_found
 
 DEFAULT_BRANCH = "main"
 _COMMIT_ID = re.compile(r"[0-9a-f]{7,40}")
+# git-check-ref-format(1); pygit2's own check keeps every name it is asked about in memory.
+_REFERENCE = re.compile(
+    r"refs/(?!.*(?:\.\.|//|@\{|/\.|\.lock(?:/|$)))(?!.*[./]$)[^\x00-\x20\x7f~^:?*\[\\]{1,240}", re.DOTALL
+)
+
+
+def is_reference_name(name: str) -> bool:
+    """Whether a branch or tag can have this full name, `refs/…`."""
+    try:
+        return bool(_REFERENCE.fullmatch(name)) and len(name.encode()) < 250 and not name.startswith("refs/.")
+    except UnicodeEncodeError:
+        return False
 
 
 def commit_of(repo: pygit2.Repository, revision: str) -> pygit2.Commit:
@@ -21,7 +33,7 @@ def commit_of(repo: pygit2.Repository, revision: str) -> pygit2.Commit:
         Refusal: RevisionNotFound.
     """
     for name in (f"refs/heads/{revision}", f"refs/tags/{revision}", revision):
-        if name.startswith("refs/") and pygit2.reference_is_valid_name(name):
+        if name.startswith("refs/") and is_reference_name(name):
             reference = repo.references.get(name)
             if reference is not None:
                 return reference.peel(pygit2.Commit)
@@ -42,7 +54,7 @@ def branch_head(repo: pygit2.Repository, branch: str) -> pygit2.Commit:
         Refusal: RevisionNotFound.
     """
     name = f"refs/heads/{branch}"
-    reference = repo.references.get(name) if pygit2.reference_is_valid_name(name) else None
+    reference = repo.references.get(name) if is_reference_name(name) else None
     if reference is None:
         raise revision_not_found(branch)
     return reference.peel(pygit2.Commit)
@@ -123,7 +135,7 @@ def delete_reference(repo: pygit2.Repository, folder: str, name: str) -> None:
     full = folder + name
     if full == f"refs/heads/{DEFAULT_BRANCH}":
         raise Refusal(403, f"Cannot delete the default branch {DEFAULT_BRANCH}")
-    if not pygit2.reference_is_valid_name(full) or full not in repo.references:
+    if not is_reference_name(full) or full not in repo.references:
         raise revision_not_found(name)
     repo.references.delete(full)
 
@@ -145,7 +157,7 @@ def signature(account: Account) -> pygit2.Signature:
 
 
 def _free_name(repo: pygit2.Repository, folder: str, name: object, what: str) -> str:
-    if not isinstance(name, str) or not pygit2.reference_is_valid_name(folder + name) or len(name) > 200:
+    if not isinstance(name, str) or not is_reference_name(folder + name):
         raise Refusal(400, f"Invalid {what.lower()} name")
     if _COMMIT_ID.fullmatch(name) and len(name) == 40:
         raise Refusal(400, f"Invalid {what.lower()} name: it looks like a commit")

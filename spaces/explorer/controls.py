@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 import sources
-from pictures import NAMES
+from chart import NAMES
 
 from eisv_lumen.vocabulary import DIMENSIONS, SHAPES, VOID_MAX
 from eisv_lumen.windows import MIN_STATES, WINDOW_LENGTH, Windows
@@ -75,7 +75,7 @@ def build(examples: Mapping[str, sources.Example]) -> Controls:
             elem_id="shape",
         )
         named["noisy"] = gr.Checkbox(True, label="With the noise and clock of real sensors")
-    with gr.Column(visible=False) as group, gr.Group():
+    with gr.Column(visible=False, elem_classes="by-hand") as group, gr.Group():
         groups[group] = (BY_HAND,)
         _by_hand(named)
     with gr.Column(visible=kinds[0] == GENERATED) as group, gr.Group():
@@ -116,13 +116,16 @@ def _by_hand(named: dict[str, gr.components.Component]) -> None:
                     most,
                     values[name],
                     step=0.01,
-                    label=f"{NAMES[name].capitalize()}, {side}",
+                    label=f"{NAMES[name].capitalize()} {'from' if side == 'start' else 'to'}",
+                    buttons=[],
                     min_width=120,
                     elem_id=f"{name}-{side}",
                 )
     with gr.Row():
-        named["spike"] = gr.Slider(0.0, 0.6, 0.0, step=0.01, label="Entropy spike", min_width=120)
-        named["noise"] = gr.Slider(0.0, 0.05, 0.004, step=0.001, label="Noise", min_width=120)
+        named["spike"] = gr.Slider(
+            0.0, 0.6, 0.0, step=0.01, label="Spike in entropy", min_width=120, buttons=[]
+        )
+        named["noise"] = gr.Slider(0.0, 0.05, 0.004, step=0.001, label="Noise", min_width=120, buttons=[])
 
 
 def _how_it_is_heard(named: dict[str, gr.components.Component]) -> None:
@@ -136,7 +139,7 @@ def _how_it_is_heard(named: dict[str, gr.components.Component]) -> None:
             info="Cut the window short: how early is its shape recognised?",
             elem_id="heard",
         )
-        named["fit"] = gr.Checkbox(True, label="Scale the picture to the window")
+        named["zoom"] = gr.Checkbox(True, label="Zoom in on each of the four numbers")
     with gr.Group(), gr.Row():
         named["voice"] = gr.Radio(
             [LIKELIEST, DRAWN], value=LIKELIEST, label="Expression", min_width=180, elem_id="voice"

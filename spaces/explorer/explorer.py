@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import chart
 import controls
 import gradio as gr
 import numpy as np
@@ -59,7 +60,7 @@ def page(voices: Voices, assets: Path) -> gr.Blocks:
             return explore(voices, examples, chosen.read(values))
 
         source = chosen.by_name["source"]
-        source.input(chosen.visibility, source, list(chosen.groups), show_progress="hidden")  # type: ignore[attr-defined]
+        source.input(chosen.visibility, source, list(chosen.groups), show_progress="hidden", queue=False)  # type: ignore[attr-defined]
         inputs = [component.input for component in chosen.components]  # type: ignore[attr-defined]
         gr.on(
             [blocks.load, *inputs],
@@ -68,6 +69,7 @@ def page(voices: Voices, assets: Path) -> gr.Blocks:
             results,
             show_progress="hidden",
             trigger_mode="always_last",
+            queue=False,  # Milliseconds of work: the way through the queue would take longer.
         )
         again.click(
             _new_draw, None, [chosen.by_name["voice"], chosen.by_name["seed"]], show_progress="hidden"
@@ -90,7 +92,7 @@ def explore(voices: Voices, examples: Mapping[str, sources.Example], choice: Map
     except LumenError as error:
         raise gr.Error(f"{error.found}; expected: {error.expected}", title="Cannot be heard") from error
     return [
-        f'<div class="card">{pictures.trajectory(window, count, fit=bool(choice["fit"]))}'
+        f'<div class="card">{chart.trajectory(window, count, zoom=bool(choice["zoom"]))}'
         f'<p class="note">{escape(about)}</p></div>',
         *_voice_cards(voices, student, rules, heard.states[0, -1]),
         pictures.shape_bars(student, rules),

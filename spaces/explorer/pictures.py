@@ -1,9 +1,8 @@
 """What a visitor sees, as HTML and SVG strings: no plotting library, sharp at every size, light and dark."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,58 +11,12 @@ from voices import Speech
 from eisv_lumen.device.awareness import GATE
 from eisv_lumen.expression import Expression
 from eisv_lumen.metrics import COLUMNS
-from eisv_lumen.vocabulary import DIMENSIONS, LED_TINT, SHAPE_DESCRIPTIONS, SHAPE_ID, SHAPES, VOID_MAX
-from eisv_lumen.windows import Windows
+from eisv_lumen.vocabulary import LED_TINT, SHAPE_DESCRIPTIONS, SHAPE_ID, SHAPES, VOID_MAX
 
-NAMES = {"E": "energy", "I": "integrity", "S": "entropy", "V": "void"}
-_WIDTH, _HEIGHT = 760, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 136, 14, 34
-_LABEL_GAP = 17
-_SMALLEST_SPAN = 0.04
 _ROWS_SHOWN = 12
-_MOST_TICKS = 6
-_LEVEL_STEPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25)
-_TIME_STEPS = (0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 _LIGHT_STOPS = (0.0, 0.35, 0.65, 1.0)
 _LIGHT = ((70, 150, 245, 255), (130, 110, 110, 180), (255, 240, 150, 70))
 """Red, green and blue of the base light at the energies of `_LIGHT_STOPS`."""
-
-
-def trajectory(window: Windows, heard: int, fit: bool) -> str:
-    """The four dimensions over time as an SVG chart.
-
-    Args:
-        window: One window, complete.
-        heard: How many of its first states are heard; the rest is drawn faintly.
-        fit: Scale to the window's own range instead of 0 to 1.
-    """
-    states, times = window.states[0], window.times[0] - window.times[0, 0]
-    low, high = _range(states) if fit else (0.0, 1.0)
-    span = max(float(times[-1]), 1e-9)
-
-    def x(t: float) -> float:
-        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * t / span
-
-    def y(value: float) -> float:
-        return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (high - value) / (high - low)
-
-    parts = [_grid(low, high, span, x, y)]
-    if heard < len(times):
-        edge = x((times[heard - 1] + times[heard]) / 2)
-        parts.append(
-            f'<rect class="unheard" x="{edge:.1f}" y="{_TOP}" width="{_WIDTH - _RIGHT - edge:.1f}" '
-            f'height="{_HEIGHT - _TOP - _BOTTOM}"/>'
-            f'<text x="{edge + 6:.1f}" y="{_TOP + 14}">not heard yet</text>'
-        )
-    for column, name in enumerate(DIMENSIONS):
-        parts.append(_line(name, states[:, column], times, heard, x, y))
-    parts.append(_line_labels(states[-1], [y(v) for v in states[-1]]))
-    title = f"E, I, S and V over {_duration(span)}, {heard} of {len(times)} states heard"
-    return (
-        f'<svg class="trajectory" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{title}">'
-        + "".join(parts)
-        + "</svg>"
-    )
 
 
 def voice_card(speech: Speech | None, led: str, *, title: str, mark: str, speaks: bool, note: str) -> str:
@@ -175,59 +128,6 @@ def led_colour(state: np.ndarray, shape: str) -> str:
     return "rgb({}, {}, {})".format(*np.clip(colour, 0, 255).round().astype(int))
 
 
-def _range(states: np.ndarray) -> tuple[float, float]:
-    low, high = float(states.min()), float(states.max())
-    margin = max((high - low) * 0.08, (_SMALLEST_SPAN - (high - low)) / 2, 0.0)
-    return low - margin, high + margin
-
-
-def _grid(low: float, high: float, span: float, x: Any, y: Any) -> str:
-    lines = []
-    for value in _ticks(low, high, _LEVEL_STEPS):
-        lines.append(
-            f'<path class="grid" d="M{_LEFT} {y(value):.1f}H{_WIDTH - _RIGHT}"/>'
-            f'<text x="{_LEFT - 7}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>'
-        )
-    for time in _ticks(0.0, span, _TIME_STEPS):
-        lines.append(
-            f'<text x="{x(time):.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{_duration(time)}</text>'
-        )
-    return "".join(lines)
-
-
-def _ticks(low: float, high: float, steps: Sequence[float]) -> list[float]:
-    """Round values between two ends, at most seven of them."""
-    step = next((s for s in steps if (high - low) / s <= _MOST_TICKS), steps[-1])
-    return [round(n * step, 6) for n in range(int(np.ceil(low / step)), int(high / step + 1e-9) + 1)]
-
-
-def _line(name: str, values: np.ndarray, times: np.ndarray, heard: int, x: Any, y: Any) -> str:
-    points = [f"{x(t):.1f},{y(v):.1f}" for t, v in zip(times, values, strict=True)]
-    faint = (
-        f'<polyline class="faint" points="{" ".join(points[heard - 1 :])}"/>' if heard < len(points) else ""
-    )
-    dots = "".join(
-        f'<circle cx="{x(t):.1f}" cy="{y(v):.1f}" r="3.2" class="{"" if i < heard else "faint"}">'
-        f"<title>{name} = {v:.3f} after {_duration(t)}</title></circle>"
-        for i, (t, v) in enumerate(zip(times, values, strict=True))
-    )
-    return f'<g class="dimension-{name}"><polyline points="{" ".join(points[:heard])}"/>{faint}{dots}</g>'
-
-
-def _line_labels(values: np.ndarray, heights: list[float]) -> str:
-    """Names at the lines' ends, pushed apart where they would overlap."""
-    placed = np.array(heights)
-    order = np.argsort(placed)
-    for before, after in pairwise(order):
-        placed[after] = max(placed[after], placed[before] + _LABEL_GAP)
-    overflow = max(0.0, float(placed.max()) - (_HEIGHT - _BOTTOM + 4))
-    return "".join(
-        f'<text class="label dimension-{name}" x="{_WIDTH - _RIGHT + 10}" y="{placed[i] - overflow + 4:.1f}">'
-        f"{name} {NAMES[name]} {values[i]:.2f}</text>"
-        for i, name in enumerate(DIMENSIONS)
-    )
-
-
 def _gauge(confidence: float) -> str:
     above = confidence >= GATE
     return (
@@ -262,9 +162,3 @@ def _evaluation_cell(cell: Mapping[str, Any] | None) -> str:
 def spoken(shape: str) -> str:
     """A shape's name as people write it."""
     return shape.replace("_", " ")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{round(seconds, 1):g} s"
-    return f"{round(seconds / 60, 1):g} min" if seconds < 7200 else f"{round(seconds / 3600, 1):g} h"

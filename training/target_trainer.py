@@ -1,0 +1,52 @@
+"""The Trainer of base and teacher: its loss is taken of the answer, towards probabilities."""
+
+from typing import Any
+
+from torch.utils.data import SequentialSampler
+from transformers import Trainer
+
+from training.soft_targets import NOT_LEARNED
+
+
+class TargetTrainer(Trainer):
+    """A Trainer whose loss is the cross-entropy to the targets at the answer's tokens."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # The loss below divides by the number of answer tokens in all accumulated batches.
+        self.model_accepts_loss_kwargs = True
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Mean cross-entropy per answer token."""
+        labels = inputs["labels"]
+        probabilities = inputs["target_probabilities"]
+        answer = probabilities.shape[1]
+        logits = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            position_ids=inputs["position_ids"],
+            logits_to_keep=answer + 1,
+            use_cache=False,
+        ).logits[:, :-1]
+        likely = logits.float().log_softmax(dim=-1).gather(2, inputs["target_ids"])
+        total = -(likely * probabilities).sum()
+        if num_items_in_batch is None:
+            loss = total / (labels != NOT_LEARNED).sum()
+        else:
+            loss = total / num_items_in_batch
+            if self.args.average_tokens_across_devices:
+                loss = loss * self.accelerator.num_processes
+        return (loss, {}) if return_outputs else loss
+
+
+class InOrder(TargetTrainer):
+    """Reads its examples in the order in which they are given."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
