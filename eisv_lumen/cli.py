@@ -39,13 +39,15 @@ def pull(arguments: argparse.Namespace) -> None:
     check_word_size()
     home = _home(arguments)
     token = read_token(arguments.token_file)
-    if arguments.trust is not None:
-        home.write("trust.json", TrustedKeys.read(arguments.trust).to_dict())
+    trusted = TrustedKeys.read(arguments.trust) if arguments.trust is not None else None
     known = home.read("device.json")
     chosen = {"repo_id": arguments.repo, "hub": arguments.hub, "channel": arguments.channel}
-    settings = {**known, **{name: value for name, value in chosen.items() if value is not None}}
-    if "repo_id" in settings and settings != known:
-        home.write("device.json", vars(Settings(**settings)))
+    wanted = {**known, **{name: value for name, value in chosen.items() if value is not None}}
+    settings = Settings(**wanted) if "repo_id" in wanted else None
+    if trusted is not None:
+        home.write("trust.json", trusted.to_dict())
+    if settings is not None and wanted != known:
+        home.write("device.json", vars(settings))
     if not sys.stderr.isatty():
         _quiet_downloads()
     outcome = Updater(home, token, _progress).pull(retry=arguments.retry)
@@ -65,8 +67,6 @@ def express(arguments: argparse.Namespace) -> None:
     else:
         window = _listen(arguments.states, arguments.every)
     spoken = voice.speak(window)
-    if home is not None:
-        service.remember_rules(home, voice, spoken)
     record = {
         **spoken.to_dict(),
         "n_states": int(window.counts[0]),
@@ -75,6 +75,8 @@ def express(arguments: argparse.Namespace) -> None:
         "package": __version__,
     }
     _print(arguments, record, _spoken_line(spoken))
+    if home is not None:
+        service.remember_rules(home, voice, spoken)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -94,6 +96,7 @@ def run(arguments: argparse.Namespace) -> None:
         voice,
         stride=arguments.stride,
         told=lambda spoken: _print(arguments, spoken.to_dict(), _spoken_line(spoken)),
+        warn=_progress,
     )
     told.run(states, arguments.count)
 

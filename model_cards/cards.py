@@ -26,6 +26,7 @@ from model_cards.front_matter import (
     SpaceFrontMatter,
     size_category,
 )
+from model_cards.grids import cost_grid, early_grid, gate_grid, gate_notes, parity_grid, recall_grid
 from model_cards.measurements import METRIC_MEANINGS, PROVENANCES, Evaluation, required
 from model_cards.names import ReleaseNames
 
@@ -119,11 +120,11 @@ def base_card(folders: Folders, names: ReleaseNames) -> str:
         library_name="transformers",
         pipeline_tag="text-generation",
         language=_LANGUAGE,
-        datasets=(names.repo("dataset"),),
         tags=(*_TAGS, "qwen3"),
     )
     values = {
         "repo": names.repo("base"),
+        "hub": HUB,
         "teacher": names.repo("teacher"),
         "measured": facts(metrics),
         "settings": facts(manifest.configuration),
@@ -152,7 +153,8 @@ def teacher_card(folders: Folders, names: ReleaseNames) -> str:
         **_model_values(evaluation, names, manifest),
         "repo": names.repo("teacher"),
         "gate_passed": required(metrics, "gate_1.passed", folder),
-        "gate": facts(gate),
+        "gate_table": gate_grid(gate),
+        "gate_notes": gate_notes(gate),
         "settings": facts(manifest.configuration) + facts(metrics.get("training") or {}),
         "prompt": _example_prompt(),
     }
@@ -164,6 +166,7 @@ def student_card(folders: Folders, names: ReleaseNames) -> str:
     folder, evaluation = _folder(folders, "student"), Evaluation.read(_folder(folders, "evaluation"))
     manifest, metrics = Manifest.read(folder, kind="student"), artifact.read_metrics(folder)
     gate = required(metrics, "gate_2", folder)
+    measured, parity = metrics.get("evaluation") or {}, metrics.get("parity") or {}
     front_matter = ModelFrontMatter(
         license=_LICENSE,
         library_name="transformers",
@@ -180,9 +183,16 @@ def student_card(folders: Folders, names: ReleaseNames) -> str:
         "gate_confidence": GATE,
         "parameters": metrics.get("parameters"),
         "gate_passed": required(metrics, "gate_2.passed", folder),
-        "gate": facts(gate),
-        "parity": facts(metrics.get("parity") or {}),
-        "sizes": facts(metrics.get("sizes") or {}),
+        "gate_table": gate_grid(gate),
+        "gate_notes": gate_notes(gate),
+        "early": early_grid(measured),
+        "recall": recall_grid(measured),
+        "parity": parity_grid(parity),
+        "parity_passed": parity.get("passed"),
+        "parity_n": parity.get("n"),
+        "cost": cost_grid(metrics),
+        "memory": facts(metrics.get("memory") or {}),
+        "calibration": facts(metrics.get("calibration") or {}),
         "settings": facts(manifest.configuration) + facts(metrics.get("training") or {}),
     }
     return _render("student", front_matter, values)

@@ -9,21 +9,17 @@ from eisv_lumen.artifact import Manifest
 from model_cards.measurements import Measurement
 
 _LABELS = {
-    "valid_rate": "valid rate",
-    "n": "windows measured",
-    "n_updates": "updates",
+    "peak_rss_mb": "peak resident memory (MB)",
     "rss_mb": "resident memory (MB)",
-    "js_tokens": "JS divergence, tokens (bits)",
-    "js_patterns": "JS divergence, patterns (bits)",
-    "lr": "learning rate",
-    "r": "LoRA rank",
-    "alpha": "LoRA alpha",
-    "ece": "calibration error",
-    "fp32": "FP32",
-    "int8": "INT8",
-    "seconds": "seconds",
+    "share_of_teacher": "share of the teacher's coherence",
+    "js_bits": "Jensen–Shannon divergence (bits)",
+    "r": "rank",
+    "lora": "LoRA",
 }
-_HIDDEN = frozenset({"sha256", "passed", "path", "folder", "per_shape", "table", "log", "history"})
+_UNITS = {"_s": " (s)", "_ms": " (ms)", "_mb": " (MB)", "_bits": " (bits)"}
+_HIDDEN = frozenset(
+    {"sha256", "passed", "path", "folder", "per_shape", "table", "log", "history", "evaluation"}
+)
 _PATH_LIKE = re.compile(r"^(/|[A-Za-z]:\\|~)")
 
 
@@ -44,14 +40,14 @@ def facts(values: Mapping[str, Any], prefix: str = "") -> list[Fact]:
     for key, value in values.items():
         if key in _HIDDEN:
             continue
-        name = f"{prefix}{_label(key)}"
+        name = f"{prefix}{label(key)}"
         measured = Measurement.of(value) if isinstance(value, Mapping) else None
         if measured is not None:
             rows.append(Fact(name, str(measured)))
         elif isinstance(value, Mapping):
             rows += facts(value, prefix=f"{name}: ")
-        elif (shown := _shown(value)) is not None:
-            rows.append(Fact(name, shown))
+        elif (text := shown(value)) is not None:
+            rows.append(Fact(name, text))
     return rows
 
 
@@ -99,11 +95,18 @@ def _day(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).date().isoformat()
 
 
-def _label(key: str) -> str:
-    return _LABELS.get(key, key.replace("_", " "))
+def label(key: str) -> str:
+    """A metrics key in words."""
+    if key in _LABELS:
+        return _LABELS[key]
+    for suffix, unit in _UNITS.items():
+        if key.endswith(suffix):
+            return key.removesuffix(suffix).replace("_", " ") + unit
+    return key.replace("_", " ")
 
 
-def _shown(value: Any) -> str | None:
+def shown(value: Any) -> str | None:
+    """A value as text, None where it cannot be shown: nothing, a long list, a path of some machine."""
     if value is None or value == "" or isinstance(value, Mapping):
         return None
     if isinstance(value, bool):
@@ -113,7 +116,7 @@ def _shown(value: Any) -> str | None:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
-        parts = [_shown(item) for item in value]
+        parts = [shown(item) for item in value]
         return ", ".join(part for part in parts if part) or None if len(parts) <= 10 else None
     text = str(value)
     return None if not text.strip() or _PATH_LIKE.match(text) or len(text) > 200 else text

@@ -65,10 +65,19 @@ class Measurement:
 
 
 class Evaluation:
-    """The tables of an evaluation folder: per provenance and voice, the cells of the table's columns."""
+    """The tables of an evaluation folder.
 
-    def __init__(self, tables: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
-        self.tables = tables
+    Attributes:
+        tables: Per provenance and voice, the cells of the table's columns; answers were drawn.
+        likeliest: The same for the likeliest answers, of some voices.
+    """
+
+    def __init__(
+        self,
+        tables: Mapping[str, Mapping[str, Mapping[str, Any]]],
+        likeliest: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.tables, self.likeliest = tables, likeliest or {}
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -78,7 +87,8 @@ class Evaluation:
             ArtifactError: The folder is no evaluation, or holds no measured row.
         """
         artifact.Manifest.read(folder, kind="evaluation")
-        tables = required(artifact.read_metrics(folder), "table", folder)
+        metrics = artifact.read_metrics(folder)
+        tables = required(metrics, "table", folder)
         measured = {provenance: tables[provenance] for provenance in PROVENANCES if tables.get(provenance)}
         rows = [row for rows in measured.values() for row in rows.values()]
         if not rows or any(Measurement.of(row.get("coherence")) is None for row in rows):
@@ -87,11 +97,15 @@ class Evaluation:
                 expected="rows per voice under table.real or table.synthetic",
                 next="run python -m training.evaluate again",
             )
-        return cls(measured)
+        return cls(measured, metrics.get("greedy"))
 
     def markdown(self) -> dict[str, str]:
-        """The table of each provenance."""
+        """The table of each provenance; answers are drawn."""
         return {provenance: table_markdown(rows) for provenance, rows in self.tables.items()}
+
+    def likeliest_markdown(self) -> dict[str, str]:
+        """The same of the likeliest answers, of the voices that were asked for them."""
+        return {provenance: table_markdown(rows) for provenance, rows in self.likeliest.items() if rows}
 
     def model_index(
         self, voice: str, *, model_name: str, task_type: str, dataset: str
@@ -112,7 +126,7 @@ class Evaluation:
             )
             for provenance, rows in self.tables.items()
             for metric, heading in COLUMNS.items()
-            if (measured := Measurement.of(rows.get(voice, {}).get(metric))) is not None
+            if (measured := _achieved(rows.get(voice, {}), metric)) is not None
         ]
         return eval_results_to_model_index(model_name, results) if results else []
 
@@ -133,6 +147,12 @@ def required(metrics: Mapping[str, Any], key: str, folder: Path) -> Any:
             next="build that folder again",
         )
     return value
+
+
+def _achieved(row: Mapping[str, Any], metric: str) -> Measurement | None:
+    """A measurement that is the voice's own doing: what it was told is no result of its."""
+    told = bool((row.get("shape_accuracy") or {}).get("given"))
+    return None if told and metric in ("shape_accuracy", "calibration") else Measurement.of(row.get(metric))
 
 
 def _metric_args(provenance: str, measured: Measurement) -> dict[str, Any]:

@@ -107,7 +107,8 @@ def test_run_speaks_until_it_is_told_to_stop(tmp_path):
         (["pull", "--repo", "a/b", "--trust", "absent.json"], "absent.json"),
         (["pull", "--hub", "ftp://x", "--repo", "a/b", "--trust", "KEYS"], "ftp://x"),
         (["pull", "--hub", "http://127.0.0.1:9", "--repo", "a/b", "--trust", "KEYS"], "no answer"),
-        (["pull", "--hub", "http://127.0.0.1:9", "--repo", "a b", "--trust", "KEYS"], "name"),
+        (["pull", "--hub", "http://127.0.0.1:9", "--repo", "a b", "--trust", "KEYS"], "namespace/name"),
+        (["pull", "--repo", "a/b", "--channel", "nightly"], "nightly"),
     ],
 )
 def test_bad_input_is_refused_in_words(tmp_path, arguments, words):
@@ -118,6 +119,8 @@ def test_bad_input_is_refused_in_words(tmp_path, arguments, words):
     assert words in done.stderr and "Traceback" not in done.stderr
     assert all(part in done.stderr for part in ("found: ", "expected: ", "next: "))
     assert not list((tmp_path / "home").glob("slots/*"))
+    if "no answer" not in words and "KEYS" in arguments:
+        assert not list((tmp_path / "home").glob("*.json"))
 
 
 def test_a_read_only_home(tmp_path, monkeypatch):

@@ -171,6 +171,14 @@ class TestService:
             Service(Home(tmp_path), Voice(Model(), Rules()), stride=1).run(live_states(readings(99)), 2) == 2
         )
 
+    def test_a_journal_that_cannot_be_written_does_not_silence_it(self, tmp_path, monkeypatch):
+        home, told, warned = Home(tmp_path), [], []
+        service = Service(home, Voice(Model(), Rules()), stride=1, told=told.append, warn=warned.append)
+        full = ResourceError(found="disk full", expected="x", next="y")
+        monkeypatch.setattr(Journal, "append", lambda *_: (_ for _ in ()).throw(full))
+        assert service.run(live_states(readings(40)), 3) == 3
+        assert len(told) == 3 and warned == ["not kept: disk full"] * 3
+
     def test_what_the_rules_learned_survives_a_restart(self, tmp_path):
         home = Home(tmp_path)
         Service(home, open_voice(home), stride=1).run(live_states(readings(60)), 5)

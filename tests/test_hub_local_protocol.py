@@ -1,21 +1,31 @@
 """The local Hub under requests that no honest client sends, and under headers that clients rely on."""
 
 import base64
+import contextlib
+import gc
 import hashlib
 import http.client
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hub.local import LocalHub, start
+from hub.local.accounts import Account
 from hub.local.check import problems
+from hub.local.commits import first_commit
+from hub.local.files import find
 from hub.local.names import RepoName
+from hub.local.refusal import Refusal
+from hub.local.repositories import Repositories
+from hub.local.revisions import commit_of
 from hub.local.signing import AddressSigner
 
 ZEROS = b"\0" * 5000
@@ -387,6 +397,32 @@ def test_addresses_are_built_from_the_host_that_was_asked(client: Client) -> Non
     answer = client.post(path, json=body, headers={"Host": "pi.local:8700"}).json()
     assert answer["objects"][0]["actions"]["upload"]["href"].startswith("http://pi.local:8700/lfs/models/")
     assert client.post(path, json=body, headers={"Host": "evil/path"}).status_code == 400
+
+
+def test_lookups_keep_nothing_in_memory(tmp_path: Path) -> None:
+    # pygit2 1.21 leaks the names given to lookup_reference() and tree[path]: 64 bytes each, for ever.
+    repositories, name = Repositories(tmp_path), RepoName("models", "a", "b")
+    with repositories.creating(name, private=False, sdk=None) as repository:
+        first_commit(repository, {"a.txt": b"a"}, Account("a", "write"))
+    git = repositories.open(name).git
+
+    def look_up(numbers: range) -> int:
+        for number in numbers:
+            commit = commit_of(git, "main")
+            assert find(git, commit, f"absent/{number}") is None
+            with contextlib.suppress(Refusal):
+                commit_of(git, f"absent-{number}")
+        gc.collect()
+        return psutil.Process().memory_info().rss
+
+    sizes = [look_up(range(5000 * round_number, 5000 * (round_number + 1))) for round_number in range(5)]
+    growths = [after - before for before, after in pairwise(sizes)]
+    assert min(growths) < 100_000, growths  # a leak shows in each round, a new arena only in some
+
+
+def test_newer_clients_are_told_to_leave_xet(client: Client) -> None:
+    answer = client.session.get(f"{client.url}/api/models/{client.repo}/xet-write-token/main")
+    assert answer.status_code == 404 and "HF_HUB_DISABLE_XET=1" in answer.json()["error"]
 
 
 def test_nothing_can_be_pushed_with_git(client: Client) -> None:

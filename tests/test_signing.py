@@ -4,7 +4,10 @@ import base64
 import copy
 import json
 import pickle
+import subprocess
+import sys
 import traceback
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -116,6 +119,18 @@ def test_a_key_is_recognised_in_what_would_be_published(form, tmp_path):
     }[form]
     assert KEY.appears_in(b"before " + content + b" after")
     assert not OTHER.appears_in(content)
+
+
+def test_keygen_makes_a_pair_that_fits(tmp_path):
+    command = [sys.executable, "-m", "hub.keygen", "--out", tmp_path / "release.key"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=root)
+    assert done.returncode == 0 and "PRIVATE" not in done.stdout + done.stderr
+    key, trusted = SigningKey.read(tmp_path / "release.key"), TrustedKeys.read(tmp_path / "release.pub")
+    assert trusted.check(DOCUMENT, signed(key), "release") == key.key_id
+    again = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=root)
+    assert again.returncode == 2 and "found: " in again.stderr
+    assert SigningKey.read(tmp_path / "release.key").key_id == key.key_id
 
 
 def test_trusted_key_files(tmp_path):

@@ -64,8 +64,9 @@ def test_fp32_graph_equals_torch(model, sessions, count, length):
     assert {name: value.shape for name, value in found.items()} == {
         name: value.shape for name, value in expected.items()
     }
-    for name in (*PROBABILITIES, "embedding"):
+    for name in PROBABILITIES:
         np.testing.assert_allclose(found[name], expected[name], atol=2e-5, err_msg=name)
+    np.testing.assert_allclose(found["embedding"], expected["embedding"], atol=2e-4)
     assert found["token_ids"].dtype == np.int64
     assert (found["token_ids"] == expected["token_ids"]).all()
     assert (found["lumen_ids"] == expected["lumen_ids"]).all()

@@ -105,7 +105,7 @@ def train(
     """Distil into `model`; returns the log."""
     from training.progress import Progress, TrainingLog
     from training.student.batches import Batches
-    from training.student.distillation import distil
+    from training.student.distillation import distil, listen
     from training.student.supplement import supplement
 
     generator = np.random.default_rng(settings.seed)
@@ -115,6 +115,8 @@ def train(
         else None
     )
     batches = Batches(split, labels, settings.augmentation, prefixes=settings.loss.prefixes, more=more)
+    print("student: first stage, hearing shapes; second stage, distilling the teacher's voice")
+    listen(model, batches, settings, scratch, [Progress("student, listening")])
     log = TrainingLog(scratch / "training_log.json")
     distil(model, batches, settings, scratch, [Progress("student"), log])
     return log.entries

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +20,11 @@ from eisv_lumen.artifact import fsync_folder
 from eisv_lumen.errors import ConfigurationError, ResourceError
 from eisv_lumen.rules import Rules
 from eisv_lumen.signing import TrustedKeys
+from eisv_lumen.versions import CHANNELS
 
 HOME_VARIABLE = "EISV_LUMEN_HOME"
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_ADDRESS = re.compile(r"https?://[^\s/][^\s]*")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,18 @@ class Settings:
     repo_id: str
     hub: str | None = None
     channel: str = "stable"
+
+    def __post_init__(self) -> None:
+        """Refuse what no Hub could answer."""
+        wrong = None
+        if not _REPOSITORY.fullmatch(self.repo_id):
+            wrong = f"repository {self.repo_id!r}", "namespace/name"
+        elif self.hub is not None and not _ADDRESS.fullmatch(self.hub):
+            wrong = f"Hub address {self.hub!r}", "an address that starts with http:// or https://"
+        elif self.channel not in CHANNELS:
+            wrong = f"channel {self.channel!r}", " or ".join(CHANNELS)
+        if wrong:
+            raise ConfigurationError(found=wrong[0], expected=wrong[1], next="eisv-lumen pull --help")
 
 
 class Home:

@@ -10,7 +10,7 @@ from eisv_lumen.device import slots
 from eisv_lumen.device.awareness import GATE, RULES, Cadence, Hears, Spoken, StateBuffer, Voice
 from eisv_lumen.device.home import Home
 from eisv_lumen.device.journal import Journal
-from eisv_lumen.errors import LumenError, SourceError
+from eisv_lumen.errors import LumenError, ResourceError, SourceError
 from eisv_lumen.rules import Rules
 from eisv_lumen.sensors import AnimaFilter, Readings, to_eisv
 from eisv_lumen.windows import MIN_STATES, WINDOW_LENGTH, Windows
@@ -107,12 +107,19 @@ class Service:
         voice: The voice to begin with.
         stride: States between two expressions.
         told: Called with everything that is said.
+        warn: Told in one line when something said cannot be kept; a full disk does not silence the device.
     """
 
     def __init__(
-        self, home: Home, voice: Voice, *, stride: int, told: Callable[[Spoken], None] = lambda spoken: None
+        self,
+        home: Home,
+        voice: Voice,
+        *,
+        stride: int,
+        told: Callable[[Spoken], None] = lambda spoken: None,
+        warn: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.home, self.voice, self.told = home, voice, told
+        self.home, self.voice, self.told, self.warn = home, voice, told, warn
         self._buffer, self._cadence = StateBuffer(), Cadence(stride)
         self._journal = Journal(home.journal)
         self._current = home.folder / slots.CURRENT
@@ -128,13 +135,19 @@ class Service:
             self._take_up_new_release()
             window = self._buffer.window()
             spoken = self.voice.speak(window)
-            self._journal.append(spoken, window)
-            remember_rules(self.home, self.voice, spoken)
             self.told(spoken)
+            self._keep(spoken, window)
             said += 1
             if count is not None and said >= count:
                 break
         return said
+
+    def _keep(self, spoken: Spoken, window: Windows) -> None:
+        try:
+            self._journal.append(spoken, window)
+            remember_rules(self.home, self.voice, spoken)
+        except ResourceError as error:
+            self.warn(f"not kept: {error.found}")
 
     def _take_up_new_release(self) -> None:
         stamp = self._stamp()

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from hub.local.calls import Call, answer
 from hub.local.cards import card_data, card_problems
 from hub.local.commits import ATTRIBUTES, CARD, first_commit, squash
-from hub.local.files import File, Folder, find, find_file, last_commits, listing, page_mark, read_small
+from hub.local.files import File, Folder, find, last_commits, listing, page_mark, read_small
 from hub.local.names import Kind, RepoName, checked_path, is_repo_part, kind_of
 from hub.local.patterns import DEFAULT_ATTRIBUTES, IgnoreRules, LfsRules
 from hub.local.refusal import Refusal, repository_not_found
@@ -419,14 +419,10 @@ def space_runtime(call: Call, name: RepoName, rest: list[str]) -> Response:
     return answer(_RUNTIME)
 
 
-def read_file(call: Call, name: RepoName, rest: list[str]) -> File:
-    """The file that an address with revision and path means.
-
-    Raises:
-        Refusal: RepoNotFound, RevisionNotFound, EntryNotFound.
-    """
-    repo = call.repository(name).git
-    return find_file(repo, commit_of(repo, rest[0]), "/".join(rest[1:]))
+def refuse_xet(call: Call, name: RepoName, rest: list[str]) -> Response:
+    """GET xet-write-token and xet-read-token, for which newer clients ask before they upload."""
+    call.repository(name)
+    raise Refusal(404, "The local Hub has no xet storage: set HF_HUB_DISABLE_XET=1")
 
 
 def _number(call: Call, name: str, default: int) -> int:
@@ -469,6 +465,8 @@ REPOSITORY_ROUTES: dict[tuple[str, str], tuple[Handler, int]] = {
     ("PUT", "settings"): (change_settings, 0),
     ("GET", "auth-check"): (check_access, 0),
     ("GET", "runtime"): (space_runtime, 0),
+    ("GET", "xet-write-token"): (refuse_xet, 1),
+    ("GET", "xet-read-token"): (refuse_xet, 1),
 }
 TOP_ROUTES: dict[tuple[str, str], Callable[[Call], Response]] = {
     ("GET", "whoami-v2"): whoami,

@@ -77,7 +77,7 @@ def _pointers(repo: pygit2.Repository) -> Iterator[Pointer]:
 
 
 def _commits(repo: pygit2.Repository) -> Iterator[pygit2.Commit]:
-    heads = [repo.references[name].peel(pygit2.Commit).id for name in repo.references]
+    heads = [reference.peel(pygit2.Commit).id for reference in repo.listall_reference_objects()]
     if heads:
         walker = repo.walk(heads[0])
         for head in heads[1:]:

@@ -1,10 +1,10 @@
 """What one commit holds: folders, files and their sizes, read from git without a process per file."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pygit2
-from pygit2.enums import FileMode
 
 from hub.local.lfs import POINTER_BYTES, Pointer
 from hub.local.refusal import entry_not_found
@@ -54,13 +54,32 @@ def find(repo: pygit2.Repository, commit: pygit2.Commit, path: str) -> File | Fo
     """The entry at a path, None when there is none. The empty path is the top folder."""
     if not path:
         return Folder("", str(commit.tree.id))
-    try:
-        entry = commit.tree[path]
-    except (KeyError, ValueError):
-        return None
-    if entry.filemode == FileMode.TREE:
+    entry = _entry_at(commit.tree, path)
+    if isinstance(entry, pygit2.Tree):
         return Folder(path, str(entry.id))
     return file_at(repo, path, entry.id) if isinstance(entry, pygit2.Blob) else None
+
+
+def _entry_at(tree: pygit2.Object, path: str) -> pygit2.Object | None:
+    """The object at a path, by bisection: pygit2 1.21 keeps in memory every path it is asked to look up."""
+    for name in path.encode("utf-8", "surrogateescape").split(b"/"):
+        found = _entry_of(tree, name) if isinstance(tree, pygit2.Tree) else None
+        if found is None:
+            return None
+        tree = found
+    return tree
+
+
+def _entry_of(tree: pygit2.Tree, name: bytes) -> pygit2.Object | None:
+    def mark(index: int) -> bytes:
+        entry = tree[index]
+        return (entry.raw_name or b"") + (b"/" if isinstance(entry, pygit2.Tree) else b"")
+
+    for wanted in (name, name + b"/"):  # git orders a folder as if its name ended so
+        index = bisect_left(range(len(tree)), wanted, key=mark)
+        if index < len(tree) and mark(index) == wanted:
+            return tree[index]
+    return None
 
 
 def find_file(repo: pygit2.Repository, commit: pygit2.Commit, path: str) -> File:
@@ -120,7 +139,7 @@ def _walk(
     for entry in tree:
         path = f"{prefix}{entry.name}"
         if isinstance(entry, pygit2.Tree):
-            mark = f"{path}/".encode()  # git orders a folder as if its name ended so
+            mark = f"{path}/".encode()
             goes_on_inside = seen.startswith(mark)
             if mark < seen and not goes_on_inside:
                 continue
@@ -152,7 +171,5 @@ def last_commits(
 
 
 def _id_at(commit: pygit2.Commit, path: str) -> str | None:
-    try:
-        return str(commit.tree[path].id)
-    except KeyError:
-        return None
+    entry = _entry_at(commit.tree, path)
+    return str(entry.id) if entry is not None else None

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pygit2
 from pygit2.enums import ObjectType
@@ -33,10 +34,9 @@ def commit_of(repo: pygit2.Repository, revision: str) -> pygit2.Commit:
         Refusal: RevisionNotFound.
     """
     for name in (f"refs/heads/{revision}", f"refs/tags/{revision}", revision):
-        if name.startswith("refs/") and is_reference_name(name):
-            reference = repo.references.get(name)
-            if reference is not None:
-                return reference.peel(pygit2.Commit)
+        commit = _reference_target(repo, name)
+        if commit is not None:
+            return commit
     if _COMMIT_ID.fullmatch(revision):
         try:
             found = repo.get(revision)
@@ -53,11 +53,31 @@ def branch_head(repo: pygit2.Repository, branch: str) -> pygit2.Commit:
     Raises:
         Refusal: RevisionNotFound.
     """
-    name = f"refs/heads/{branch}"
-    reference = repo.references.get(name) if is_reference_name(name) else None
-    if reference is None:
+    commit = _reference_target(repo, f"refs/heads/{branch}")
+    if commit is None:
         raise revision_not_found(branch)
-    return reference.peel(pygit2.Commit)
+    return commit
+
+
+def _reference_target(repo: pygit2.Repository, name: str) -> pygit2.Commit | None:
+    """The commit of a reference known by its full name.
+
+    `revparse_single` on a name that exists, since pygit2 1.21 keeps in memory every name it is asked
+    to look up as a reference.
+    """
+    if not is_reference_name(name) or not _has_reference(repo, name):
+        return None
+    try:
+        return repo.revparse_single(name).peel(pygit2.Commit)
+    except KeyError:  # deleted meanwhile
+        return None
+
+
+def _has_reference(repo: pygit2.Repository, name: str) -> bool:
+    folder = Path(repo.path)
+    if (folder / name).is_file():
+        return True
+    return (folder / "packed-refs").exists() and name.encode() in repo.raw_listall_references()
 
 
 def commit_date(commit: pygit2.Commit) -> str:
@@ -92,11 +112,11 @@ def list_references(repo: pygit2.Repository) -> dict[str, list[dict[str, str]]]:
     """Branches, tags and conversions, each with the commit it stands for (never the tag object)."""
     rows: dict[str, list[dict[str, str]]] = {"branches": [], "tags": [], "converts": []}
     folders = {"refs/heads/": "branches", "refs/tags/": "tags", "refs/convert/": "converts"}
-    for name in sorted(repo.references):
+    for reference in sorted(repo.listall_reference_objects(), key=lambda each: each.name):
         for folder, key in folders.items():
-            if name.startswith(folder):
-                target = str(repo.references[name].peel(pygit2.Commit).id)
-                rows[key].append({"name": name.removeprefix(folder), "ref": name, "targetCommit": target})
+            if reference.name.startswith(folder):
+                name, target = reference.name.removeprefix(folder), str(reference.peel(pygit2.Commit).id)
+                rows[key].append({"name": name, "ref": reference.name, "targetCommit": target})
     return rows
 
 
@@ -135,7 +155,7 @@ def delete_reference(repo: pygit2.Repository, folder: str, name: str) -> None:
     full = folder + name
     if full == f"refs/heads/{DEFAULT_BRANCH}":
         raise Refusal(403, f"Cannot delete the default branch {DEFAULT_BRANCH}")
-    if not is_reference_name(full) or full not in repo.references:
+    if _reference_target(repo, full) is None:
         raise revision_not_found(name)
     repo.references.delete(full)
 
@@ -162,7 +182,7 @@ def _free_name(repo: pygit2.Repository, folder: str, name: object, what: str) ->
     if _COMMIT_ID.fullmatch(name) and len(name) == 40:
         raise Refusal(400, f"Invalid {what.lower()} name: it looks like a commit")
     full = folder + name
-    for other in repo.references:
+    for other in repo.listall_references():
         if other == full:
             raise Refusal(409, f"{what} {name} already exists")
         if other.startswith(full + "/") or full.startswith(other + "/"):

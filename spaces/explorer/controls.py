@@ -122,9 +122,7 @@ def _by_hand(named: dict[str, gr.components.Component]) -> None:
                     elem_id=f"{name}-{side}",
                 )
     with gr.Row():
-        named["spike"] = gr.Slider(
-            0.0, 0.6, 0.0, step=0.01, label="Spike in entropy", min_width=120, buttons=[]
-        )
+        named["spike"] = gr.Slider(0.0, 0.6, 0.0, step=0.01, label="Entropy peak", min_width=120, buttons=[])
         named["noise"] = gr.Slider(0.0, 0.05, 0.004, step=0.001, label="Noise", min_width=120, buttons=[])
 
 

@@ -29,8 +29,9 @@ _GENERATOR = (
 )
 _COMPARISON = (
     "Every cell was measured by the evaluation of this release; below each number is its 95 % bootstrap "
-    "interval, and n under the pointer. Coherence alone proves little: a look-up table of shapes reaches 1. "
-    "Read it beside diversity, and beside shape accuracy for voices that have to find the shape themselves."
+    "interval, and n under the pointer; “given” is what a voice was told. Coherence alone proves little: a "
+    "look-up table of shapes reaches 1. Read it beside diversity, and beside shape accuracy for voices that "
+    "have to find the shape themselves."
 )
 _NO_EVALUATION = "This build was made without an evaluation, so there is nothing measured to show."
 

@@ -147,16 +147,16 @@ def _share_cell(voice: str, share: float | None, most: float) -> str:
 
 
 def _measured(cell: Mapping[str, Any] | None) -> bool:
-    return bool(cell) and cell is not None and cell.get("value") is not None
+    return cell is not None and cell.get("value") is not None
 
 
 def _evaluation_cell(cell: Mapping[str, Any] | None) -> str:
-    given = "<small>given</small>" if cell and cell.get("given") else ""
-    if not _measured(cell):
-        return f"<td>{given or '–'}</td>"
-    assert cell is not None
+    if cell is not None and cell.get("given"):
+        return "<td>given</td>"
+    if cell is None or cell.get("value") is None:
+        return "<td>–</td>"
     interval = f"<small>{cell['low']:.3f} – {cell['high']:.3f}</small>" if cell.get("low") is not None else ""
-    return f'<td title="n = {cell.get("n")}"><b>{cell["value"]:.3f}</b> {given}{interval}</td>'
+    return f'<td title="n = {cell.get("n")}"><b>{cell["value"]:.3f}</b>{interval}</td>'
 
 
 def spoken(shape: str) -> str:

@@ -18,6 +18,7 @@ class AugmentationSettings:
     """How often, and how strongly, training windows are changed.
 
     Attributes:
+        clean: Share of windows that only change their cadence; the other shares are of the rest.
         cut: Share of windows cut to a prefix or suffix; one in four of them to a suffix.
         drop: Share of windows that lose states; each loses up to `dropped` of them.
         dropped: Largest share of a window's states that is dropped.
@@ -28,7 +29,8 @@ class AugmentationSettings:
         rescale: Share of windows whose clock runs at another cadence of 1 to 60 s.
     """
 
-    cut: float = 0.5
+    clean: float = 0.4
+    cut: float = 0.6
     drop: float = 0.3
     dropped: float = 0.4
     jitter: float = 0.3
@@ -46,12 +48,14 @@ class AugmentationSettings:
 def augment(windows: Windows, settings: AugmentationSettings, generator: np.random.Generator) -> Windows:
     """One random variant of each window, packed, of 4 states or more."""
     count = len(windows)
+    changed = generator.random(count) >= settings.clean
 
     def chosen(share: float) -> np.ndarray:
-        return generator.random(count) < share
+        return changed & (generator.random(count) < share)
 
     windows = windows.packed()
-    windows = rescale(windows, np.where(chosen(settings.rescale), _paces(windows, generator), 1.0))
+    rescaled = generator.random(count) < settings.rescale
+    windows = rescale(windows, np.where(rescaled, _paces(windows, generator), 1.0))
     windows = jitter(windows, 0.5 * chosen(settings.jitter), generator)
     scale = settings.noise_scale * generator.random(count) * chosen(settings.noise)
     windows = add_noise(windows, scale, generator)

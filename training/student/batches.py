@@ -96,6 +96,13 @@ class Batches:
             "words": torch.from_numpy(np.where(words < 0, N_WORDS, words)),
         }
 
+    def of_shapes(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """A batch for `Listening.forward`: the windows and their shapes."""
+        chosen = np.array(indices)
+        generator = np.random.default_rng(int(torch.randint(2**62, ())))
+        windows = augment(self.windows[chosen], self.augmentation, generator)
+        return {**inputs_of(windows), "shapes": torch.from_numpy(self.shapes[chosen])}
+
     def _prefixes(
         self, first: np.ndarray, second: np.ndarray, third: np.ndarray, generator: np.random.Generator
     ) -> np.ndarray:

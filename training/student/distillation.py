@@ -1,11 +1,13 @@
 """Distilling the teacher: the loss, and the Trainer that lowers it."""
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
@@ -137,48 +139,106 @@ class StudentTrainer(Trainer):
         parts.clear()
 
 
+class Listening(nn.Module):
+    """The student hearing shapes from the summary alone."""
+
+    def __init__(self, student: TrajectoryTransformer) -> None:
+        super().__init__()
+        self.student = student
+        self.parts: dict[str, list[float]] = {}
+
+    def forward(self, states: Tensor, times: Tensor, mask: Tensor, shapes: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy of `shapes` `[B]`."""
+        return {"loss": nn.functional.cross_entropy(self.student.shape_from_summary(states, times, mask), shapes)}
+
+
+def listen(
+    student: TrajectoryTransformer, batches: Batches, settings: StudentSettings, scratch: Path, callbacks: list[Any]
+) -> None:
+    """Teach the summary and the shape head first: cheap steps, and distillation starts where shapes are heard."""
+    stage = settings.listening
+    _train(
+        Listening(student),
+        batches.of_shapes,
+        batches,
+        scratch / "listening",
+        callbacks,
+        seed=settings.seed,
+        balance=settings.balance,
+        max_steps=stage.steps,
+        per_device_train_batch_size=stage.batch_size,
+        learning_rate=stage.learning_rate,
+        weight_decay=settings.weight_decay,
+        save_steps=stage.steps,
+    )
+
+
 def distil(
-    student: TrajectoryTransformer,
-    batches: Batches,
-    settings: StudentSettings,
-    scratch: Path,
-    callbacks: list[Any],
+    student: TrajectoryTransformer, batches: Batches, settings: StudentSettings, scratch: Path, callbacks: list[Any]
 ) -> None:
     """Train a student in place; goes on from the newest checkpoint in `scratch`."""
+    _train(
+        Distillation(student, batches.hidden.shape[1], settings.loss),
+        batches,
+        batches,
+        scratch / "distillation",
+        callbacks,
+        seed=settings.seed,
+        balance=settings.balance,
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        save_steps=settings.save_steps,
+    )
+
+
+def _train(
+    model: nn.Module,
+    collate: Any,
+    batches: Batches,
+    checkpoints: Path,
+    callbacks: list[Any],
+    *,
+    balance: float,
+    **arguments: Any,
+) -> None:
     from transformers import PrinterCallback
 
     from training.pretrain_base import last_checkpoint
 
-    checkpoints = scratch / "checkpoints"
+    newest = last_checkpoint(checkpoints)
+    if newest is not None and _steps_taken(newest) >= arguments["max_steps"]:
+        # The Trainer would take one step more.
+        model.load_state_dict(load_file(Path(newest) / "model.safetensors"))
+        return
     trainer = StudentTrainer(
-        model=Distillation(student, batches.hidden.shape[1], settings.loss),
+        model=model,
         args=TrainingArguments(
             output_dir=str(checkpoints),
-            max_steps=settings.steps,
-            per_device_train_batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
             lr_scheduler_type="cosine",
-            warmup_ratio=settings.warmup,
-            weight_decay=settings.weight_decay,
-            save_steps=settings.save_steps,
+            warmup_ratio=0.1,
             save_total_limit=1,
-            logging_steps=max(1, settings.steps // 40),
-            seed=settings.seed,
+            logging_steps=max(1, arguments["max_steps"] // 40),
             report_to=[],
             disable_tqdm=True,
             use_cpu=not torch.cuda.is_available(),
             dataloader_pin_memory=False,
-            dataloader_drop_last=False,
             ignore_data_skip=True,
             remove_unused_columns=False,
+            **arguments,
         ),
         train_dataset=WindowIndices(len(batches.shapes)),
-        data_collator=batches,
+        data_collator=collate,
         callbacks=callbacks,
-        weights=sampling_weights(batches.shapes, settings.balance),
+        weights=sampling_weights(batches.shapes, balance),
     )
     trainer.remove_callback(PrinterCallback)
     with warnings.catch_warnings():
         # About ordering checkpoints by number instead of time, which is the order wanted.
         warnings.filterwarnings("ignore", message="mtime may not be reliable")
-        trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+        trainer.train(resume_from_checkpoint=newest)
+
+
+def _steps_taken(checkpoint: str) -> int:
+    return int(json.loads((Path(checkpoint) / "trainer_state.json").read_text("utf-8"))["global_step"])

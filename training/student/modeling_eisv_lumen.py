@@ -105,9 +105,10 @@ class WindowFeatures(nn.Module):
         self.positions = nn.Parameter(torch.randn(config.window_length, config.width) * 0.1)
         visible = dimensions * (_SUMMARIES + 2 * config.levels) * gains
         self.summary = nn.Linear(visible + dimensions * (_SUMMARIES + 1) + 1, config.width)
+        self.summary_body = nn.Linear(config.width, config.width)
 
-    def forward(self, states: Tensor, times: Tensor, mask: Tensor) -> Tensor:
-        """`states [B, T, 4]`, `times [B, T]`, `mask [B, T]` bool to `[B, 1 + T, W]`."""
+    def forward(self, states: Tensor, times: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """`states [B, T, 4]`, `times [B, T]`, `mask [B, T]` bool to tokens `[B, T, W]` and summary `[B, W]`."""
         present = mask.to(states.dtype)
         x = states * self.scale * present.unsqueeze(-1)
         count = present.sum(dim=1, keepdim=True).clamp(min=1.0)
@@ -118,8 +119,7 @@ class WindowFeatures(nn.Module):
         steps = torch.cat([torch.zeros_like(x[:, :1]), x[:, 1:] - x[:, :-1]], dim=1)
         differences = torch.stack([x - first, x - last, x - mean, steps], dim=-1) * present[..., None, None]
         tokens = self._state_tokens(x, differences, self._clock(times, present, count), order, count)
-        summary = self._summary_token(x, differences, present, order, count)
-        return torch.cat([summary.unsqueeze(1), tokens * present.unsqueeze(-1)], dim=1)
+        return tokens * present.unsqueeze(-1), self._summary(x, differences, present, order, count)
 
     def _visible(self, x: Tensor) -> Tensor:
         """`[..., F]` differences to `[..., F * gains]` in [-1, 1]."""
@@ -146,7 +146,7 @@ class WindowFeatures(nn.Module):
         tokens = nn.functional.linear(features.flatten(2), weight, self.by_dimension.bias)
         return tokens + self._nearness(order, self.n_positions) @ self.positions
 
-    def _summary_token(
+    def _summary(
         self, x: Tensor, differences: Tensor, present: Tensor, order: Tensor, count: Tensor
     ) -> Tensor:
         there = present.unsqueeze(-1)
@@ -168,7 +168,7 @@ class WindowFeatures(nn.Module):
         found += [*(levels - levels[:, :1]).unbind(dim=1), *(levels - levels[:, -1:]).unbind(dim=1)]
         visible = self._visible(torch.stack(found, dim=-1)).flatten(1)
         rest = [sizes.flatten(1), levels.mean(dim=1), count / self.n_positions]
-        return self.summary(torch.cat([visible, *rest], dim=1))
+        return torch.relu(self.summary_body(torch.relu(self.summary(torch.cat([visible, *rest], dim=1)))))
 
     def _levels(self, x: Tensor, present: Tensor, count: Tensor) -> Tensor:
         """`[B, levels, 4]` means of the straight lines between the states over parts that half overlap."""
@@ -270,6 +270,7 @@ class TrajectoryTransformer(PreTrainedModel):
             EncoderLayer(config, within=index < config.within_layers)
             for index in range(config.encoder_layers)
         )
+        self.skip = nn.Linear(width, config.embedding_size)
         self.pool = nn.Linear(width, config.embedding_size)
         self.after_pool = nn.LayerNorm(config.embedding_size)
         self.shape_head = nn.Linear(config.embedding_size, len(config.shapes))
@@ -288,6 +289,13 @@ class TrajectoryTransformer(PreTrainedModel):
         self.register_buffer("legal_second", torch.ones(tokens, classes, dtype=torch.bool))
         self.register_buffer("legal_third", torch.ones(tokens, tokens, classes, dtype=torch.bool))
         self.post_init()
+        # At first the embedding is that of the summary alone; the encoder adds what it learns to see besides.
+        nn.init.zeros_(self.pool.weight)
+
+    def shape_from_summary(self, states: Tensor, times: Tensor, mask: Tensor) -> Tensor:
+        """`[B, 9]` shape logits from the summary alone, without the encoder: what training begins with."""
+        _, summary = self.features(states, times, mask)
+        return self.shape_head(self.after_pool(self.skip(summary)))
 
     def _init_weights(self, module: nn.Module) -> None:
         """Small normal weights for linear maps and embeddings."""
@@ -299,13 +307,14 @@ class TrajectoryTransformer(PreTrainedModel):
 
     def encode(self, states: Tensor, times: Tensor, mask: Tensor) -> Encoded:
         """Encode windows; see `forward` for the inputs."""
-        x = self.features(states, times, mask)
+        tokens, summary = self.features(states, times, mask)
+        x = torch.cat([summary.unsqueeze(1), tokens], dim=1)
         present = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
         absent = ((1.0 - present.to(x.dtype)) * _FORBIDDEN)[:, None, None]
         for layer in self.encoder:
             x = layer(x, absent)
         x = self.after_encoder(x)
-        embedding = self.after_pool(self.pool(x[:, 0]))
+        embedding = self.after_pool(self.pool(x[:, 0]) + self.skip(summary))
         shape_logits = self.shape_head(embedding)
         context = self.context(embedding) + self.shape_embedding(shape_logits.softmax(dim=-1))
         memory = [layer.remember(x) for layer in self.decoder]

@@ -61,6 +61,22 @@ class LossSettings:
 
 
 @dataclass(frozen=True)
+class ListeningSettings:
+    """The first stage, in which summary and shape head learn shapes alone; its steps cost a thirtieth."""
+
+    steps: int = 3000
+    batch_size: int = 256
+    learning_rate: float = 4e-3
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        require(self.steps > 0, "listening: steps", self.steps, "a positive number")
+        require(self.batch_size > 0, "listening: batch_size", self.batch_size, "a positive number")
+        fits = 0 < self.learning_rate < 1
+        require(fits, "listening: learning_rate", self.learning_rate, "a number between 0 and 1")
+
+
+@dataclass(frozen=True)
 class QuantisationSettings:
     """What becomes INT8.
 
@@ -89,15 +105,15 @@ class StudentSettings:
     seed: int
     steps: int
     model: SizeSettings = field(default_factory=SizeSettings)
+    listening: ListeningSettings = field(default_factory=ListeningSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     quantisation: QuantisationSettings = field(default_factory=QuantisationSettings)
     batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
-    warmup: float = 0.1
     balance: float = 0.5
-    supplement: int = 8000
+    supplement: int = 20000
     save_steps: int = 200
     parity_windows: int = 2000
     fit_windows: int = 300
@@ -107,5 +123,4 @@ class StudentSettings:
         for name in ("steps", "batch_size", "save_steps", "parity_windows", "fit_windows"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
         require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "a number between 0 and 1")
-        require(0 <= self.warmup < 1, "warmup", self.warmup, "a share of the steps")
         require(0 <= self.balance <= 1, "balance", self.balance, "a number from 0 to 1")
