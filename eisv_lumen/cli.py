@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     home = _home(arguments)
     voice = service.open_voice(home, gate=arguments.gate, generator=_generator(arguments.seed))
-    telemetry = LiveTelemetry(disk=home.folder)
+    telemetry = LiveTelemetry()
     states = service.live_states(telemetry.stream(arguments.every))
     told = service.Service(
         home,

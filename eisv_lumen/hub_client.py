@@ -113,9 +113,7 @@ def _translate(error: Exception, what: str, endpoint: str) -> HubError | None:
             expected="namespace/name of letters, digits, - _ .",
             next="correct the names in the recipe",
         )
-    if type(error).__module__.startswith(_TRANSPORTS) or isinstance(
-        error, ConnectionError | TimeoutError
-    ):
+    if type(error).__module__.startswith(_TRANSPORTS) or isinstance(error, ConnectionError | TimeoutError):
         return _unreachable(error, what, endpoint)
     if isinstance(error, OSError) and "Consistency check failed" in str(error):
         return HubError(

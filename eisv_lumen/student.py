@@ -31,7 +31,15 @@ BATCH = 64
 GOLDEN_TOLERANCE = 0.02
 """Largest difference of a probability from the recorded one: INT8 on another processor stays within it."""
 
-_OUTPUTS = ("shape_probs", "pattern_probs", "token_ids", "token_probs", "lumen_ids", "confidence", "embedding")
+_OUTPUTS = (
+    "shape_probs",
+    "pattern_probs",
+    "token_ids",
+    "token_probs",
+    "lumen_ids",
+    "confidence",
+    "embedding",
+)
 _CHECKED = ("shape_probs", "pattern_probs", "confidence")
 
 
@@ -104,7 +112,13 @@ class TrajectoryModel:
     """
 
     def __init__(
-        self, graph: Path, config: Mapping[str, Any], *, version: str, precision: str, commit: str | None = None
+        self,
+        graph: Path,
+        config: Mapping[str, Any],
+        *,
+        version: str,
+        precision: str,
+        commit: str | None = None,
     ) -> None:
         """Open a graph; most callers want `from_pretrained`.
 
@@ -207,11 +221,16 @@ class TrajectoryModel:
             return BatchResult(**{name: values[:0] for name, values in vars(blank).items()})
         feed = _feed(windows, generator)
         parts = [
-            self._session.run(_OUTPUTS, {name: array[start : start + batch_size] for name, array in feed.items()})
+            self._session.run(
+                _OUTPUTS, {name: array[start : start + batch_size] for name, array in feed.items()}
+            )
             for start in range(0, len(windows), batch_size)
         ]
         return BatchResult(
-            **{name: np.concatenate(arrays) for name, arrays in zip(_OUTPUTS, zip(*parts, strict=True), strict=True)}
+            **{
+                name: np.concatenate(arrays)
+                for name, arrays in zip(_OUTPUTS, zip(*parts, strict=True), strict=True)
+            }
         )
 
     def check_golden(self, golden: Mapping[str, Any], tolerance: float = GOLDEN_TOLERANCE) -> float:
@@ -232,7 +251,9 @@ class TrajectoryModel:
         """
         worst = 0.0
         for number, recorded in enumerate(golden["windows"]):
-            window = Windows.of(np.array(recorded["states"]), np.array(recorded["times"]))
+            times = np.array(recorded["times"])
+            # Recorded as the graph takes them, seconds before the last state; a clock's times do as well.
+            window = Windows.of(np.array(recorded["states"]), -times if times[0] > times[-1] else times)
             expected = {name: np.array(value) for name, value in recorded[self.precision].items()}
             found = self.infer_batch(window)
             differences = [np.abs(getattr(found, name)[0] - expected[name]).max() for name in _CHECKED]
@@ -313,7 +334,9 @@ def _check_vocabulary(config: Mapping[str, Any]) -> None:
 
 def _check_files(folder: Path, names: tuple[str, ...]) -> None:
     """Refuse files that are missing or, where there is a manifest, altered."""
-    recorded = artifact.Manifest.read(folder, kind="student").files if (folder / artifact.MANIFEST).exists() else {}
+    recorded = (
+        artifact.Manifest.read(folder, kind="student").files if (folder / artifact.MANIFEST).exists() else {}
+    )
     for name in names:
         path = folder / name
         known = recorded.get(name)

@@ -7,6 +7,7 @@ from typing import Any, Self
 import yaml
 
 from eisv_lumen.errors import ConfigurationError
+from hub.settings import ReleaseSettings
 
 REPOSITORIES = ("dataset", "base", "teacher", "student", "space")
 _TRAINED = ("dataset", "base", "teacher", "student")
@@ -35,25 +36,6 @@ class LocalHub:
 
 
 @dataclass(frozen=True)
-class Release:
-    """Names on the Hub."""
-
-    namespace: str
-    names: dict[str, str]
-    first_version: str = "0.1.0"
-
-    def __post_init__(self) -> None:
-        """Every repository needs a name."""
-        missing = [name for name in REPOSITORIES if name not in self.names]
-        if missing or not self.namespace:
-            raise _wrong(f"release without a name for {missing or 'the namespace'}", ", ".join(REPOSITORIES))
-
-    def repo_id(self, kind: str) -> str:
-        """`namespace/name` of the repository of a kind of artifact."""
-        return f"{self.namespace}/{self.names[kind]}"
-
-
-@dataclass(frozen=True)
 class Device:
     """How the demo's device listens: that many states, that many seconds apart."""
 
@@ -67,7 +49,7 @@ class Recipe:
 
     path: Path
     configurations: dict[str, str]
-    release: Release
+    release: ReleaseSettings
     record: Record = field(default_factory=Record)
     hub: LocalHub = field(default_factory=LocalHub)
     device: Device = field(default_factory=Device)
@@ -91,7 +73,12 @@ class Recipe:
             content = yaml.safe_load(Path(path).read_text("utf-8"))
         except (OSError, yaml.YAMLError) as error:
             raise _wrong(f"{path}: {type(error).__name__}", "a readable YAML recipe") from error
-        sections: dict[str, Any] = {"record": Record, "hub": LocalHub, "release": Release, "device": Device}
+        sections: dict[str, Any] = {
+            "record": Record,
+            "hub": LocalHub,
+            "release": ReleaseSettings,
+            "device": Device,
+        }
         known = {f.name for f in fields(cls)} - {"path"}
         if not isinstance(content, dict) or set(content) - known:
             raise _wrong(f"{path}: {set(content or ()) - known or 'no mapping'}", ", ".join(sorted(known)))

@@ -4,10 +4,7 @@ import argparse
 import json
 import os
 import secrets
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,10 +12,9 @@ from pathlib import Path
 
 import huggingface_hub
 
-from eisv_lumen.errors import HubError, ResourceError, exit_with_reason
+from eisv_lumen.errors import HubError, exit_with_reason
+from hub.local import start
 from recipes.configuration import LocalHub, Recipe
-
-_SECONDS_TO_START = 60.0
 
 
 @dataclass(frozen=True)
@@ -48,8 +44,7 @@ def open_hub(settings: LocalHub, url: str | None) -> Iterator[Hub]:
         url: A Hub elsewhere; its token is HF_TOKEN or the one that `hf auth login` stored.
 
     Raises:
-        HubError: No token for a Hub elsewhere.
-        ResourceError: The local Hub did not start.
+        HubError: No token for a Hub elsewhere, or the local Hub did not start (a port in use, say).
     """
     if url:
         token = os.environ.get("HF_TOKEN") or huggingface_hub.get_token()
@@ -67,24 +62,11 @@ def open_hub(settings: LocalHub, url: str | None) -> Iterator[Hub]:
         yield running
         return
     ready = root / "ready.json"
-    ready.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "hub.local", "--root", root, "--host", settings.host]
-    command += ["--port", settings.port, "--ready-file", ready]
-    log = (root / "server.log").open("wb")
-    process = subprocess.Popen(
-        [str(part) for part in command],
-        env={**os.environ, "EISV_HUB_TOKEN": token},
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C reaches the stages first; the Hub is stopped afterwards
-    )
-    try:
-        yield _wait_until_ready(process, ready, token)
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-        ready.unlink(missing_ok=True)
-        log.close()
+    with start(root, token=token, port=settings.port, host=settings.host, ready_file=ready) as server:
+        try:
+            yield Hub(server.url, token, local=True)
+        finally:
+            ready.unlink(missing_ok=True)
 
 
 def serve(settings: LocalHub) -> None:
@@ -93,22 +75,6 @@ def serve(settings: LocalHub) -> None:
         print(f"the local Hub: {hub.url} (Ctrl-C stops it)", flush=True)
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], ready: Path, token: str) -> Hub:
-    deadline = time.monotonic() + _SECONDS_TO_START
-    while process.poll() is None and time.monotonic() < deadline:
-        if ready.exists():
-            return Hub(json.loads(ready.read_text())["url"], token, local=True)
-        time.sleep(0.1)
-    if process.poll() is None:
-        process.kill()
-    reason = "; ".join((ready.parent / "server.log").read_text(errors="replace").strip().splitlines()[-4:])
-    raise ResourceError(
-        found=f"the local Hub did not start: {reason or 'no answer'}",
-        expected="a free port and a writable root folder",
-        next="stop what uses the port, or set hub.port in the recipe",
-    )
 
 
 def _running(root: Path, token: str) -> Hub | None:

@@ -42,7 +42,7 @@ def main() -> None:
         version = plan_version(recipe, out, hub)
         for number, stage in enumerate(publishing(recipe, out, hub, version), len(steps) + 1):
             stages.run(stage, f"{number}/{total}")
-        summary = write_summary(recipe, out, hub, stages.seconds, peak_memory_mb())
+        summary = write_summary(out, stages.seconds, peak_memory_mb())
     print_summary(summary, out, local=hub.local)
     if not stages.worked:
         print("\neverything stood already: nothing was changed")

@@ -5,19 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from eisv_lumen.artifact import Manifest, read_metrics, write_json
-from recipes.configuration import REPOSITORIES, Recipe
-from recipes.local_hub import Hub
-from recipes.plan import RELEASE_RECORD
 
 
-def write_summary(
-    recipe: Recipe, out: Path, hub: Hub, seconds: dict[str, float], peak_mb: float
-) -> dict[str, Any]:
+def write_summary(out: Path, seconds: dict[str, float], peak_mb: float) -> dict[str, Any]:
     """Collect what the stages wrote; every figure is copied from a file of theirs."""
     metrics = {
         name: read_metrics(out / name) for name in ("dataset", "base", "teacher", "student", "evaluation")
     }
-    release = json.loads((out / RELEASE_RECORD).read_text())
+    release = json.loads((out / "release" / "record.json").read_text())
     device = json.loads((out / "device.json").read_text())
     previous = out / "summary.json"
     if previous.exists():
@@ -39,18 +34,12 @@ def write_summary(
         },
         "table": metrics["evaluation"]["table"],
         "gates": {"1": metrics["teacher"]["gate_1"], "2": metrics["student"]["gate_2"]},
-        "release": {**release, "addresses": addresses(recipe, hub)},
+        "release": release,
         "device": device,
         "community": json.loads((out / "community.json").read_text()),
     }
     write_json(previous, summary)
     return summary
-
-
-def addresses(recipe: Recipe, hub: Hub) -> dict[str, str]:
-    """Where a person looks at each repository."""
-    prefix = {"dataset": "datasets/", "space": "spaces/"}
-    return {name: f"{hub.url}/{prefix.get(name, '')}{recipe.release.repo_id(name)}" for name in REPOSITORIES}
 
 
 def print_summary(summary: dict[str, Any], out: Path, *, local: bool) -> None:
@@ -59,9 +48,8 @@ def print_summary(summary: dict[str, Any], out: Path, *, local: bool) -> None:
     for number, gate in summary["gates"].items():
         print(f"Gate {number}: {'passed' if gate['passed'] else 'not passed'}")
     device = summary["device"]
-    print(
-        f"\nthe device says: [{device['source']}] {device['expression']}   ({' '.join(device['lumen_words'])})"
-    )
+    words = " ".join(device["lumen_words"])
+    print(f"\nthe device says: [{device['source']}] {device['expression']}   ({words})")
     print("\npublished:" + ("   (make hub serves it, make space opens the explorer)" if local else ""))
     for name, address in summary["release"]["addresses"].items():
         print(f"  {name:8} {address}")

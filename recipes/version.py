@@ -2,17 +2,16 @@
 
 import hashlib
 import json
-import re
+from dataclasses import replace
 from pathlib import Path
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from eisv_lumen.artifact import CARD, canonical_json, hash_files, sha256_file, write_json
+from eisv_lumen.versions import Version
 from recipes.configuration import REPOSITORIES, Recipe
 from recipes.local_hub import Hub
-
-_TAG = re.compile(r"v(\d+)\.(\d+)\.(\d+)")
 
 
 def plan_version(recipe: Recipe, out: Path, hub: Hub) -> str:
@@ -32,12 +31,12 @@ def plan_version(recipe: Recipe, out: Path, hub: Hub) -> str:
 
 
 def next_version(tags: list[str], first: str) -> str:
-    """The patch version after the newest semantic tag, or `first` when there is none."""
-    versions = [tuple(map(int, match.groups())) for tag in tags if (match := _TAG.fullmatch(tag))]
+    """The patch version after the newest release's tag, or `first` when there is none."""
+    versions = [version for tag in tags if (version := Version.of_tag(tag))]
     if not versions:
         return first
-    major, minor, patch = max(versions)
-    return f"{major}.{minor}.{patch + 1}"
+    newest = max(versions)
+    return str(newest if newest.prerelease else replace(newest, patch=newest.patch + 1)).split("-")[0]
 
 
 def _tags(hub: Hub, repo_id: str) -> list[str]:

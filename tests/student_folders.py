@@ -60,7 +60,9 @@ def write_student(out: Path, seed: int = 0, **sizes):
     with artifact.build(out, kind="student", configuration={"untrained": True, **sizes}, seed=seed) as work:
         model.save_pretrained(work.folder)
         export.export_fp32(model, work.folder / STUDENT.fp32)
-        export.quantise(work.folder / STUDENT.fp32, work.folder / STUDENT.int8, keep=("features",), per_channel=False)
+        export.quantise(
+            work.folder / STUDENT.fp32, work.folder / STUDENT.int8, keep=("features",), per_channel=False
+        )
         config = json.loads((work.folder / STUDENT.config).read_text("utf-8"))
         models = {
             name: TrajectoryModel(work.folder / path, config, version="0", precision=name)
@@ -85,7 +87,9 @@ def write_inputs(folder: Path, counts: dict[str, int]) -> tuple[Path, Path, Path
             shapes += [SHAPE_ID[row["shape"]] for row in rows]
         artifact.write_json(work.folder / DATASET.weights, rules.to_dict())
         work.metrics = {}
-    with artifact.build(labels, kind="labels", configuration=counts, inputs={"dataset": dataset}, seed=0) as work:
+    with artifact.build(
+        labels, kind="labels", configuration=counts, inputs={"dataset": dataset}, seed=0
+    ) as work:
         parts = {name: getattr(distribution, name)[shapes] for name in ("first", "second", "third")}
         parts["hidden"] = np.eye(len(SHAPES))[shapes]
         save_file({k: v.astype(np.float16) for k, v in parts.items()}, work.folder / LABELS.tensors)
@@ -129,7 +133,12 @@ _TEXT, _FLOATS = pa.string(), pa.list_(pa.float32())
 _SCHEMA = pa.schema(
     [(name, _TEXT) for name in ("window_id", "source", "device", "provenance", "scale")]
     + [("cadence_s", pa.float32()), ("t_start", pa.float64()), ("t_end", pa.float64()), ("times", _FLOATS)]
-    + [("states", pa.list_(_FLOATS)), ("ethical_drift", _FLOATS), ("shape", _TEXT), ("shape_published", _TEXT)]
+    + [
+        ("states", pa.list_(_FLOATS)),
+        ("ethical_drift", _FLOATS),
+        ("shape", _TEXT),
+        ("shape_published", _TEXT),
+    ]
     + [("tokens", pa.list_(_TEXT)), ("pattern", _TEXT), ("observed_tokens", pa.list_(_TEXT))]
     + [("observed_pattern", _TEXT), ("observed_score", pa.float32())]
 )

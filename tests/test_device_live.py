@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from eisv_lumen.device import live, memory
@@ -20,7 +21,7 @@ class Machine:
 
     def __init__(self, root: Path) -> None:
         self.root, self.seconds = root, 0.0
-        for folder in ("proc/net", "sys/block/mmcblk0", "sys/block/loop0", "sys/class/thermal"):
+        for folder in ("proc/net", "sys/block/mmcblk0", "sys/class/thermal"):
             (root / folder).mkdir(parents=True)
 
     def write(self, path: str, text: str) -> None:
@@ -29,20 +30,20 @@ class Machine:
 
     def load(self, busy: int, idle: int, switches: int = 0, interrupts: int = 0) -> None:
         # user nice system idle iowait irq softirq steal guest guest_nice; a guest's time is in user already
-        cpu = f"cpu  {busy} 0 0 {idle} 0 0 0 0 7 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n"
+        cpu = f"cpu  {busy} 0 0 {idle} 0 0 0 0 {busy // 10} 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n"
         self.write("proc/stat", f"{cpu}intr {interrupts} 1 2 3\nctxt {switches}\nbtime 1\n")
 
     def disks(self, busy_ms: int) -> None:
         def line(name: str, busy: int) -> str:
             return f"179 0 {name} 1 2 3 4 5 6 7 8 9 {busy} 11\n"
 
-        text = line("mmcblk0", busy_ms) + line("mmcblk0p1", 10**9) + line("loop0", 10**9)
+        text = line("mmcblk0", busy_ms) + line("mmcblk0p1", 10**9)
         self.write("proc/diskstats", text)
 
     def network(self, received: int, sent: int) -> None:
         head = "Inter-|   Receive  |  Transmit\n face |bytes packets|bytes packets\n"
         wlan = f" wlan0:{received} 1 0 0 0 0 0 0 {sent} 1 0 0 0 0 0 0\n"
-        self.write("proc/net/dev", f"{head}    lo: 9999999 1 0 0 0 0 0 0 9999999 1 0 0 0 0 0 0\n{wlan}")
+        self.write("proc/net/dev", f"{head}    lo: 500 1 0 0 0 0 0 0 500 1 0 0 0 0 0 0\n{wlan}")
 
 
 @pytest.fixture
@@ -124,6 +125,20 @@ def test_this_machine():
     assert 0 < plausible.channels["cpu_pct"][0] <= 100
     assert 0 < plausible.channels["memory_pct"][0] < 100
     assert plausible.channels["context_switches_per_s"][0] > 0
+
+
+@linux
+def test_it_counts_as_the_recorder_does():
+    telemetry = LiveTelemetry()
+    counters = telemetry._counters()
+    assert telemetry.read().channels["memory_pct"][0] == pytest.approx(psutil.virtual_memory().percent, abs=1)
+    assert telemetry.read().channels["disk_pct"][0] == pytest.approx(psutil.disk_usage("/").percent, abs=0.5)
+    network, disks = psutil.net_io_counters(), psutil.disk_io_counters()
+    assert counters.network_bytes == pytest.approx(network.bytes_sent + network.bytes_recv, rel=0.01)
+    assert counters.context_switches == pytest.approx(psutil.cpu_stats().ctx_switches, rel=0.01)
+    assert counters.interrupts == pytest.approx(psutil.cpu_stats().interrupts, rel=0.01)
+    if disks is not None:
+        assert counters.disk_busy_ms == pytest.approx(disks.busy_time, rel=0.01)
 
 
 @linux

@@ -151,7 +151,10 @@ def test_stale_parent_is_refused_and_changes_nothing(api: HfApi, repo: str) -> N
     with pytest.raises(HfHubHTTPError) as refused:
         api.create_commit(repo, [add("b", b"2")], commit_message="2", parent_commit=parent)
     assert refused.value.response.status_code == 412
+    with pytest.raises(HfHubHTTPError, match="412"):
+        api.create_commit(repo, [add("b", b"2")], commit_message="2", parent_commit="0" * 40)
     assert api.model_info(repo).sha == head
+    api.create_commit(repo, [add("b", b"2")], commit_message="2", parent_commit=head[:7])
 
 
 def test_a_repeated_request_is_answered_with_the_commit_it_made(api: HfApi, repo: str) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,9 @@ def test_folders_without_room_or_rights_are_refused(tmp_path: Path) -> None:
     )
     if Path("/proc/sys").is_dir():  # read-only even for root
         assert_refused(serve("--root", "/proc/sys/hub", "--port", 0), "ResourceError", "cannot be written")
+    ready = tmp_path / "file" / "ready.json"
+    done = serve("--root", tmp_path / "hub", "--port", 0, "--ready-file", ready)
+    assert_refused(done, "ResourceError", "ready file")
     assert_refused(
         serve("--root", tmp_path / "hub", "--port", 0, "--min-free-mib", 1 << 40), "ResourceError", "MiB free"
     )
@@ -224,3 +228,34 @@ def test_the_check_finds_damage(
     assert check_main() == 1
     output = capsys.readouterr().out
     assert "has other content" in output and "is missing" in output
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a small disk needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_refuses_and_goes_on(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.lfs.http_backoff", requests.request)
+    with start(small_disk, min_free_mib=0) as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        api = HfApi(endpoint=hub.url, token=hub.token)
+        api.create_repo("hikewa/full")
+        noise = random.Random(0).randbytes(4_000_000)
+        pieces = [
+            CommitOperationAdd(f"{at}.txt", noise[at : at + 40_000]) for at in range(0, 4_000_000, 40_000)
+        ]
+        for files in ([CommitOperationAdd("a.txt", noise)], pieces, [CommitOperationAdd("a.bin", noise)]):
+            with pytest.raises((OSError, RuntimeError)) as refused:
+                api.create_commit("hikewa/full", files, commit_message="too much")
+            assert "507" in str(refused.value) or "507" in str(refused.value.__cause__)
+        api.upload_file(path_or_fileobj=b"small", path_in_repo="b.txt", repo_id="hikewa/full")
+        assert set(api.list_repo_files("hikewa/full")) == {".gitattributes", "b.txt"}
+        assert list(problems(small_disk)) == []

@@ -31,7 +31,7 @@ from hub.local.signing import AddressSigner
 ZEROS = b"\0" * 5000
 KEYS = st.sampled_from(["path", "content", "encoding", "oid", "size", "algo", "summary"])
 ANY_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(), max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner),
     max_leaves=8,
 )
@@ -240,6 +240,21 @@ def test_bad_operations_leave_nothing_of_a_commit(client: Client) -> None:
     assert client.head() == head
 
 
+def test_half_characters_are_refused_or_not_found(client: Client) -> None:
+    half = "\ud800"
+    for path, body, status in (
+        ("paths-info/main", {"paths": [half]}, 200),
+        ("branch/b", {"startingPoint": half}, 404),
+        ("tag/main", {"tag": "v1", "message": half}, 400),
+        ("super-squash/main", {"message": half}, 400),
+        ("preupload/main", {"files": [{"path": half, "size": 1}]}, 400),
+    ):
+        assert client.post(f"/api/models/{client.repo}/{path}", json=body).status_code == status, path
+    card = '---\nlicense: mit\ntags: ["\\ud800"]\n---\n'
+    assert client.commit(regular("README.md", card.encode())).status_code == 400
+    assert client.post("/api/validate-yaml", json={"content": card, "repoType": "model"}).status_code == 400
+
+
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ANY_JSON)
 def test_no_json_makes_the_server_fail(hub: LocalHub, value: Any) -> None:
@@ -253,11 +268,19 @@ def test_no_json_makes_the_server_fail(hub: LocalHub, value: Any) -> None:
         else {"files": value, "objects": value, "paths": value, "content": value}
     )
     bodies = (body, {"operation": "upload", "objects": [value]}, {"files": [value]}, {"tag": value})
+    bodies += (
+        {"startingPoint": value},
+        {"paths": [value]},
+        {"tag": "x", "message": value},
+        {"content": value},
+    )
     paths = ("/api/models/hikewa/any-json/preupload/main", "/hikewa/any-json.git/info/lfs/objects/batch")
     paths += (
         "/api/models/hikewa/any-json/paths-info/main",
         "/api/validate-yaml",
         "/api/models/hikewa/any-json/tag/main",
+        "/api/models/hikewa/any-json/branch/x",
+        "/api/models/hikewa/any-json/super-squash/main",
     )
     for path in paths:
         for each in bodies:
@@ -383,7 +406,14 @@ def test_ranges(client: Client) -> None:
     for asked in ("bytes=10-", "bytes=99-100", "bytes=-0"):
         answer = client.get("main/a.txt", Range=asked)
         assert (answer.status_code, answer.headers["Content-Range"]) == (416, "bytes */10")
-    for asked in ("bytes=4-2", "bytes=", "lines=1-2", "bytes=0-1,3-4", "bytes=x-y"):
+    for asked in (
+        "bytes=4-2",
+        "bytes=",
+        "lines=1-2",
+        "bytes=0-1,3-4",
+        "bytes=x-y",
+        "bytes=" + "9" * 5000 + "-",
+    ):
         assert client.get("main/a.txt", Range=asked).status_code == 200
     etag = client.get("main/a.txt").headers["ETag"]
     assert client.get("main/a.txt", Range="bytes=2-4", If_Range='"other"').status_code == 200

@@ -55,7 +55,8 @@ def test_a_missing_recipe_is_refused(tmp_path):
         ([], "0.1.0"),
         (["v0.1.0"], "0.1.1"),
         (["v0.9.0", "v0.10.3", "v0.2.9"], "0.10.4"),
-        (["latest", "v1", "v2.0.0-rc1"], "0.1.0"),
+        (["latest", "v1", "2.0.0"], "0.1.0"),
+        (["v1.4.2", "v2.0.0-rc.1"], "2.0.0"),
     ],
 )
 def test_the_next_version_follows_the_newest_semantic_tag(tags, expected):

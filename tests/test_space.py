@@ -25,7 +25,7 @@ from pyarrow import parquet
 
 from eisv_lumen import artifact
 from eisv_lumen.errors import ArtifactError, ConfigurationError, InputError
-from eisv_lumen.layouts import DATASET, STUDENT
+from eisv_lumen.layouts import DATASET
 from eisv_lumen.metrics import COLUMNS
 from eisv_lumen.rules import Rules
 from eisv_lumen.shapes import classify
@@ -35,6 +35,7 @@ from eisv_lumen.windows import Windows
 from hub import build_space
 from model_cards.cards import Folders, space_card
 from model_cards.names import ReleaseNames
+from tests.random_models import random_student
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPLORER = ROOT / "spaces" / "explorer"
@@ -105,20 +106,7 @@ def evaluation(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory) -> Path:
-    """A student of the real architecture with random weights; its graph stands in for the INT8 one too."""
-    import torch
-
-    from training.student.export import export_fp32
-    from training.student.tables import new_model
-
-    torch.manual_seed(5)
-    out = tmp_path_factory.mktemp("sample") / "student"
-    model = new_model()
-    with artifact.build(out, kind="student", configuration={}, metrics_required=False) as work:
-        model.config.to_json_file(work.folder / STUDENT.config)
-        export_fp32(model, work.folder / STUDENT.fp32)
-        shutil.copy(work.folder / STUDENT.fp32, work.folder / STUDENT.int8)
-    return out
+    return random_student(tmp_path_factory.mktemp("sample") / "student")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from eisv_lumen.layouts import STUDENT
 from eisv_lumen.student import TrajectoryModel
 from eisv_lumen.vocabulary import AFFINITY, SHAPE_ID, SHAPES, TOKEN_ID
 from eisv_lumen.windows import Windows
-from tests.student_folders import synthetic_windows, student_folder
+from tests.student_folders import student_folder, synthetic_windows
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_golden_windows_agree_here(folder):
 def test_golden_check_sees_another_output(model, folder, name):
     golden = json.loads((folder / STUDENT.golden).read_text())
     recorded = golden["windows"][5]["int8"]
-    recorded[name] = (np.array(recorded[name]) * 0.9).tolist()
+    recorded[name] = (np.array(recorded[name]) * 0.7).tolist()
     with pytest.raises(VerificationError, match="golden window 5"):
         model.check_golden(golden)
 
@@ -146,7 +146,8 @@ def test_golden_check_sees_other_weights_that_load(copy):
     path = copy / STUDENT.int8
     graph = onnx.load(path)
     tensor = max(
-        (t for t in graph.graph.initializer if t.data_type == onnx.TensorProto.FLOAT), key=lambda t: np.prod(t.dims)
+        (t for t in graph.graph.initializer if t.data_type == onnx.TensorProto.FLOAT),
+        key=lambda t: np.prod(t.dims),
     )
     tensor.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(tensor), tensor.name))
     onnx.save(graph, path)
@@ -212,7 +213,11 @@ def test_a_device_needs_neither_torch_nor_the_hub_client(folder, tmp_path):
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-c", program, str(folder)], env=environment, cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-c", program, str(folder)],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("~")

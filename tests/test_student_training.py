@@ -88,7 +88,9 @@ def test_the_loss_falls_and_every_part_teaches(training):
         optimiser.zero_grad()
         loss.backward()
         if step == 1:
-            without = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()}
+            without = {
+                name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()
+            }
             assert without <= {"student.token_embedding.weight"}, without
         optimiser.step()
     for name, values in model.parts.items():
@@ -168,7 +170,7 @@ def test_supplement_is_labelled_by_the_rules_and_borrows_from_its_own_shape():
 
 
 def test_labels_find_their_windows_in_any_order(folders, training):
-    split, labels = training
+    split, _ = training
     shuffled = split[np.random.default_rng(0).permutation(len(split))]
     _, beside = TeacherLabels.read(folders[1]).beside(shuffled)
     assert (beside.window_ids == shuffled.window_ids).all()
@@ -263,7 +265,14 @@ def test_a_killed_training_goes_on_from_its_checkpoint(training, tmp_path):
 def test_the_whole_stage_in_small(folders, tmp_path, capsys):
     dataset, labels, teacher = folders
     out = tmp_path / "student"
-    arguments = ["--config", str(CONFIGS / "student-smoke.yaml"), "--dataset", str(dataset), "--labels", str(labels)]
+    arguments = [
+        "--config",
+        str(CONFIGS / "student-smoke.yaml"),
+        "--dataset",
+        str(dataset),
+        "--labels",
+        str(labels),
+    ]
     arguments += ["--teacher", str(teacher), "--out", str(out)]
     assert train_student.main(arguments) == 1
     printed = capsys.readouterr()
@@ -300,6 +309,8 @@ def test_configurations_name_what_they_make():
 
 def test_impossible_settings_are_refused():
     with pytest.raises(ConfigurationError, match="heads"):
-        configuration.from_mapping({"seed": 0, "steps": 1, "model": {"width": 100, "heads": 8}}, StudentSettings)
+        configuration.from_mapping(
+            {"seed": 0, "steps": 1, "model": {"width": 100, "heads": 8}}, StudentSettings
+        )
     with pytest.raises(ConfigurationError, match="clean"):
         configuration.from_mapping({"seed": 0, "steps": 1, "augmentation": {"clean": 2.0}}, StudentSettings)

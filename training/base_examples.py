@@ -13,11 +13,12 @@ from torch.utils.data import Dataset
 from eisv_lumen.rules import Rules
 from eisv_lumen.vocabulary import N_SHAPES, SHAPES
 from training import corpus
-from training.grammar import AnswerGrammar, leaf_probabilities
-from training.soft_targets import Example, SoftTargets
+from training.grammar import AnswerGrammar
+from training.soft_targets import Example, SoftTargets, contexts
 
 # Where in the run documents of each kind are met, as shares of it: what is short comes first.
 _MET = {"phrases": (0.0, 0.7), "short": (0.0, 1.0), "card": (0.2, 1.0), "design": (0.3, 1.0)}
+_LONG_SHARE = 0.4
 
 
 class BaseExamples(Dataset):
@@ -35,7 +36,7 @@ class BaseExamples(Dataset):
         target = Rules().distribution()
         self._grammars = {form: AnswerGrammar(tokenizer, form) for form in ("design", "card")}
         self._soft = {form: SoftTargets.of(grammar, target) for form, grammar in self._grammars.items()}
-        self._answers = leaf_probabilities(target).cumsum(axis=1)
+        self._answers = contexts(target, _LONG_SHARE)
         self._break = tokenizer("\n", add_special_tokens=False)["input_ids"]
         batches: list[tuple[float, str, np.ndarray, list[list[int]]]] = []
         for kind, count in documents.items():

@@ -28,8 +28,8 @@ _NOTES = """
 Every cell is measured, with its 95 % bootstrap interval over windows; – stands where nothing can be measured,
 and "given" where the voice was told the shape. Answers are drawn at temperature 1, the teacher's without any
 constraint. "Rules + feedback" learned on the way: first through the training windows, then these. The
-distribution fit of the student is against the teacher, of all others against the converged rules, which are the
-teacher's target. Coherence alone proves little: a table look-up that is told the shape scores 1.
+distribution fit of the student is against the teacher, of the others against the converged rules, which are
+the teacher's target. Coherence alone proves little: a table look-up that is told the shape scores 1.
 """
 
 

@@ -221,6 +221,7 @@ def train_tokenizer(vocabulary: int, seed: int) -> Any:
         padding_side="left",
         clean_up_tokenization_spaces=False,
         model_max_length=1024,
+        model_input_names=["input_ids", "attention_mask"],  # token_type_ids would break generate(**inputs)
     )
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from eisv_lumen.distribution import ExpressionDistribution
+from eisv_lumen.expression import all_sequences, patterns_of
+from eisv_lumen.vocabulary import PATTERN_ID
 from training.grammar import NO_CHILD, AnswerGrammar, leaf_probabilities
 
 NOT_LEARNED = -100
@@ -119,3 +121,21 @@ def collate(rows: list[Example], pad: int) -> dict[str, Any]:
         "target_ids": torch.from_numpy(target_ids),
         "target_probabilities": torch.from_numpy(probabilities),
     }
+
+
+def contexts(target: ExpressionDistribution, long_share: float) -> np.ndarray:
+    """`[S, 3000]` cumulative probabilities to draw the answers of soft targets from.
+
+    Soft targets are exact whichever answer is drawn: it only chooses the contexts in which they are taught.
+    What comes after two tokens is seldom met and hardest to keep legal, so a share of the answers is drawn
+    from the target's TRIPLE and REPETITION alone.
+
+    Args:
+        target: One row per shape.
+        long_share: That share.
+    """
+    probabilities = leaf_probabilities(target)
+    patterns = patterns_of(all_sequences())
+    long = np.isin(patterns, [PATTERN_ID["TRIPLE"], PATTERN_ID["REPETITION"]])
+    among_long = probabilities * long / (probabilities * long).sum(axis=1, keepdims=True)
+    return ((1 - long_share) * probabilities + long_share * among_long).cumsum(axis=1)

@@ -18,8 +18,8 @@ from eisv_lumen.windows import summaries
 from training.configuration import require
 from training.data import Split
 from training.dialogue import FORMS, Form, prompt_ids
-from training.grammar import AnswerGrammar, leaf_probabilities
-from training.soft_targets import Example, SoftTargets
+from training.grammar import AnswerGrammar
+from training.soft_targets import Example, SoftTargets, contexts
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class TargetSettings:
         kind: "soft" for exact next-token probabilities, "hard" for the drawn answer alone.
         forms: Share of each form of prompt among the examples.
         balance: 0 draws windows as they are, 1 draws every shape equally often.
+        long_share: Share of soft examples drawn from the longer patterns alone, see `soft_targets.contexts`.
         observed_share: Of the windows with a recorded, scored expression, the share answered by that
             expression instead of a draw; its loss is weighted by the score.
     """
@@ -37,13 +38,14 @@ class TargetSettings:
     kind: Literal["soft", "hard"] = "soft"
     forms: dict[str, float] = field(default_factory=lambda: {"design": 0.7, "card": 0.3})
     balance: float = 0.5
+    long_share: float = 0.5
     observed_share: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse unknown forms and shares out of range."""
         known = bool(self.forms) and set(self.forms) <= set(FORMS)
         require(known and min(self.forms.values()) > 0, "forms", self.forms, "a share for design or card")
-        for name in ("balance", "observed_share"):
+        for name in ("balance", "long_share", "observed_share"):
             value = getattr(self, name)
             require(0 <= value <= 1, name, value, "a number from 0 to 1")
 
@@ -78,7 +80,7 @@ class TeacherExamples(Dataset):
         described = summaries(split.windows)
         self._prompts = {form: prompt_ids(tokenizer, form, split.shapes, described) for form in grammars}
         self._soft = {form: SoftTargets.of(grammar, target) for form, grammar in grammars.items()}
-        self._answers = leaf_probabilities(target).cumsum(axis=1)
+        self._answers = contexts(target, settings.long_share if settings.kind == "soft" else 0.0)
         self._index = {tuple(ids): index for index, ids in enumerate(all_sequences().tolist())}
         share = np.bincount(split.shapes, minlength=N_SHAPES)[split.shapes] ** -settings.balance
         self._windows = np.cumsum(share / share.sum())

@@ -1,5 +1,6 @@
 """The Trainer of a teacher: soft or hard targets at the tokens of the answer."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,7 @@ def training_examples(
         tokenizer,
         {form: AnswerGrammar(tokenizer, form) for form in settings.target.forms},
         rules.distribution(),
-        settings.target,
+        replace(settings.target, long_share=0.0) if validation else settings.target,
         count=settings.run.validation_examples if validation else settings.run.examples_per_epoch,
         seed=settings.seed + validation,
     )
@@ -67,7 +68,7 @@ def training_examples(
     return examples
 
 
-def new_adapter(model: Any, settings: "TeacherSettings") -> Any:
+def new_adapter(model: Any, settings: "TeacherSettings", base: Path | None) -> Any:
     """The base model with a fresh adapter on it.
 
     Raises:
@@ -87,7 +88,9 @@ def new_adapter(model: Any, settings: "TeacherSettings") -> Any:
                 lora_dropout=lora.dropout,
                 target_modules=list(lora.targets),
                 task_type="CAUSAL_LM",
-                base_model_name_or_path=settings.base.repo,
+                # A local base keeps checkpoints from asking the Hub for it; the finished adapter names the
+                # repository.
+                base_model_name_or_path=str(base or settings.base.repo),
             ),
         )
     except ValueError as error:

@@ -1,6 +1,6 @@
-"""Distil a student from the teacher's labels, export it to ONNX, quantise it, and measure all of it.
+r"""Distil a student from the teacher's labels, export it to ONNX, quantise it, and measure all of it.
 
-    python -m training.train_student --config training/configs/student.yaml \\
+    python -m training.train_student --config training/configs/student.yaml \
         --dataset artifacts/dataset --labels artifacts/labels --out artifacts/student
 
 A killed run goes on from its last checkpoint. A student that fails gate 2 is kept, so that it can be looked
@@ -19,7 +19,7 @@ import numpy as np
 
 from eisv_lumen import artifact
 from eisv_lumen.errors import exit_with_reason
-from eisv_lumen.layouts import SPLITS, STUDENT
+from eisv_lumen.layouts import STUDENT
 from eisv_lumen.vocabulary import AFFINITY
 from training import configuration, gates
 from training.data import Split, read_splits
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--teacher",
         type=Path,
-        help="for its measured coherence; by default that of its labels on the test split",
+        help="for its measured coherence; by default that of its labels on the validation split",
     )
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
@@ -64,33 +64,37 @@ def build(
     """Train, calibrate, export, quantise and record into `work.folder`; returns the metrics."""
     from transformers import set_seed
 
-    from training.student import calibration
+    from training.student import calibration, evaluation
     from training.student.labels import TeacherLabels
     from training.student.tables import count_parameters, new_model
 
     began = time.monotonic()
     set_seed(settings.seed)
     splits, taught = read_splits(dataset), TeacherLabels.read(labels)
-    held = {split: taught.beside(splits[split]) for split in SPLITS}
+    training, held_out = taught.beside(splits["train"]), taught.beside(splits["validation"])
     model = new_model(**asdict(settings.model))
     print(f"student: {count_parameters(model):,} parameters")
-    log = train(model, settings, *held["train"], work.scratch)
+    log = train(model, settings, *training, work.scratch)
     trained = time.monotonic()
     logits = calibration.shape_logits(model, splits["validation"].windows)
     temperature = calibration.fit_temperature(logits, splits["validation"].shapes)
     model.temperature.fill_(temperature)
     model.eval().save_pretrained(work.folder, safe_serialization=True)
     sizes = write_graphs(model, settings, work.folder)
-    measured = measure(model, settings, held["test"], splits["test"], work.folder)
-    passed = gate_2(measured, held["test"], teacher)
+    measured = measure(model, settings, splits["test"], work.folder)
+    passed = gate_2(measured, held_out, teacher)
     return {
         "gate_2": passed,
         **measured,
+        "fit": {
+            **evaluation.fit(model, *held_out, most=settings.fit_windows, seed=settings.seed),
+            "split": "validation",
+        },
         "parameters": count_parameters(model),
         "sizes": sizes,
         "calibration": {"temperature": temperature, "split": "validation", "n": len(splits["validation"])},
         "training": {
-            "windows": len(held["train"][0]),
+            "windows": len(training[0]),
             "steps": settings.steps,
             "log": log,
             "seconds": round(trained - began, 1),
@@ -138,9 +142,7 @@ def write_graphs(model: Any, settings: StudentSettings, folder: Path) -> dict[st
     }
 
 
-def measure(
-    model: Any, settings: StudentSettings, held: tuple[Split, Any], split: Split, folder: Path
-) -> dict[str, Any]:
+def measure(model: Any, settings: StudentSettings, split: Split, folder: Path) -> dict[str, Any]:
     """Record golden windows, and measure parity, quality and cost of the exported graphs."""
     from eisv_lumen.student import TrajectoryModel
     from training.student import evaluation, export, footprint, golden, parity
@@ -162,15 +164,13 @@ def measure(
             count=settings.parity_windows,
             seed=settings.seed,
         ),
-        "evaluation": evaluation.measure(
-            models["int8"], model, evaluation.Held(*held), most=settings.fit_windows, seed=settings.seed
-        ),
+        "evaluation": evaluation.measure(models["int8"], split, seed=settings.seed),
         "latency": footprint.latency(models, split.windows),
         "memory": footprint.process_memory(folder, split.windows[0]),
     }
 
 
-def gate_2(measured: dict[str, Any], held: tuple[Split, Any], teacher: Path | None) -> dict[str, Any]:
+def gate_2(measured: dict[str, Any], held_out: tuple[Split, Any], teacher: Path | None) -> dict[str, Any]:
     """Gate 2 (DOMAIN.md section 4): coherence, also as a share of the teacher's, and memory."""
     cell = measured["evaluation"]["overall"]["coherence"]
     if teacher is not None:
@@ -179,9 +179,9 @@ def gate_2(measured: dict[str, Any], held: tuple[Split, Any], teacher: Path | No
             "gate 1 of the teacher",
         )
     else:
-        split, labels = held
+        split, labels = held_out
         reference = float(labels.distribution.coherence(AFFINITY[split.shapes]).mean())
-        source = "expected coherence of the teacher's labels on the same windows"
+        source = "expected coherence of the teacher's labels on the validation split"
     share, memory = cell["value"] / reference, measured["memory"]["peak_rss_mb"]
     needed = {"coherence": 0.84, "share_of_teacher": 0.90, "peak_rss_mb": 100.0}
     return {
@@ -209,10 +209,12 @@ def report(folder: Path) -> int:
     for name, group in evaluation.items():
         shape = group["shape_accuracy"]
         print(
-            f"student: {name}: shape accuracy {shape['value']:.3f}, macro recall {group['macro_recall']:.3f}, n = {shape['n']}"
+            f"student: {name}: shape accuracy {shape['value']:.3f}, "
+            f"macro recall {group['macro_recall']:.3f}, n = {shape['n']}"
         )
     print(
-        f"student: INT8 {metrics['sizes']['int8'] / 1e6:.2f} MB, p50 {metrics['latency']['int8']['p50_ms']:.2f} ms; "
+        f"student: INT8 {metrics['sizes']['int8'] / 1e6:.2f} MB, "
+        f"p50 {metrics['latency']['int8']['p50_ms']:.2f} ms; "
         f"hears the same shape as torch in {int8['shape_agreement']:.4f} of {metrics['parity']['n']} windows "
         f"({'within' if metrics['parity']['passed'] else 'BEYOND'} tolerance)"
     )

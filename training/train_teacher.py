@@ -161,7 +161,7 @@ def train_adapter(
     tokenizer = load_tokenizer(base, settings.base)
     examples = training_examples(settings, tokenizer, train, rules)
     held_out = training_examples(settings, tokenizer, validation, rules, validation=True)
-    model = new_adapter(load_base(base, settings.base, settings.run.precision), settings)
+    model = new_adapter(load_base(base, settings.base, settings.run.precision), settings, base)
     trainer, log = new_trainer(model, tokenizer, examples, held_out, settings, work.scratch)
     from training.pretrain_base import last_checkpoint
 
@@ -189,7 +189,8 @@ def save_adapter(settings: TeacherSettings, model: Any, tokenizer: Any, work: ar
         # The base's own name on the Hub: a path on this machine would lead nowhere elsewhere.
         adapter.base_model_name_or_path = settings.base.repo
         adapter.revision = settings.base.revision
-    model.save_pretrained(work.folder, safe_serialization=True)
+    # Without embedding layers: looking for them would ask the Hub for the base.
+    model.save_pretrained(work.folder, safe_serialization=True, save_embedding_layers=False)
     tokenizer.save_pretrained(work.folder)
     (work.folder / artifact.CARD).unlink(missing_ok=True)
     recorded = sorted((work.scratch / "tensorboard").glob("events.out.tfevents.*"))

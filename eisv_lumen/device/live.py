@@ -1,4 +1,8 @@
-"""This machine's own telemetry as readings, from /proc and /sys (Linux); nothing else is needed."""
+"""This machine's own telemetry as readings, from /proc and /sys (Linux); nothing else is needed.
+
+Every figure is counted as psutil counts it, because the recordings that the student learned from were made
+with psutil: all network interfaces, and every block device as a whole.
+"""
 
 import os
 import time
@@ -115,22 +119,20 @@ class LiveTelemetry:
         return 100.0 * used / usable if usable else None
 
     def _disk_busy(self) -> float:
-        """Milliseconds that whole disks were busy; partitions and memory disks are left out."""
+        """Milliseconds that block devices were busy; partitions are contained in their disk's."""
         busy = 0.0
         for line in _lines(self._proc / "diskstats"):
             fields = line.split()
-            whole = len(fields) > 12 and (self._sys / "block" / fields[2].replace("/", "!")).exists()
-            if whole and not fields[2].startswith(("loop", "ram", "zram")):
+            if len(fields) > 12 and (self._sys / "block" / fields[2].replace("/", "!")).exists():
                 busy += float(fields[12])
         return busy
 
     def _network(self) -> float:
-        """Bytes received and sent, loopback left out."""
+        """Bytes received and sent over all interfaces."""
         total = 0.0
         for line in _lines(self._proc / "net" / "dev"):
-            name, _, rest = line.partition(":")
-            fields = rest.split()
-            if len(fields) >= 9 and name.strip() != "lo":
+            fields = line.partition(":")[2].split()
+            if len(fields) >= 9:
                 total += float(fields[0]) + float(fields[8])
         return total
 

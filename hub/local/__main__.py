@@ -18,10 +18,10 @@ from eisv_lumen.errors import InputError, ResourceError, exit_with_reason
 from hub.local.accounts import open_accounts
 from hub.local.app import HubApplication
 from hub.local.calls import Hub
-from hub.local.durable import write_whole
+from hub.local.durable import free_bytes, write_whole
 from hub.local.limits import MIB, Limits
 from hub.local.names import is_repo_part
-from hub.local.repositories import Repositories, free_bytes
+from hub.local.repositories import Repositories
 from hub.local.signing import AddressSigner
 
 TOKEN_VARIABLE = "EISV_HUB_TOKEN"
@@ -172,13 +172,26 @@ async def _serve(hub: Hub, listener: socket.socket, options: argparse.Namespace)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     watching = asyncio.create_task(_announce_and_watch(server, listener, options))
-    try:
-        await server.serve(sockets=[listener])
-    finally:
-        watching.cancel()
-        if options.ready_file is not None:
-            options.ready_file.unlink(missing_ok=True)
+    watching.add_done_callback(stop)
+    await server.serve(sockets=[listener])
+    if watching.done():
+        watching.result()  # raises what went wrong
+    watching.cancel()
+    if options.ready_file is not None:
+        options.ready_file.unlink(missing_ok=True)
     return 0
+
+
+def _write_ready(file: Path, url: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, json.dumps({"url": url, "pid": os.getpid()}).encode())
+    except OSError as error:
+        raise ResourceError(
+            found=f"ready file {file} that cannot be written: {error.strerror}",
+            expected="a file in a folder this user may write in",
+            next="choose another --ready-file",
+        ) from None
 
 
 async def _announce_and_watch(
@@ -191,13 +204,10 @@ async def _announce_and_watch(
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     url = f"http://{shown}:{port}"
     if options.ready_file is not None:
-        options.ready_file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(options.ready_file, json.dumps({"url": url, "pid": os.getpid()}).encode())
+        _write_ready(options.ready_file, url)
     print(f"hub ready {url}", flush=True)
-    while options.with_parent:
+    while os.getppid() == parent or not options.with_parent:
         await asyncio.sleep(0.5)
-        if os.getppid() != parent:
-            server.should_exit = True
 
 
 if __name__ == "__main__":

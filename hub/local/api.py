@@ -13,7 +13,7 @@ from hub.local.calls import Call, answer
 from hub.local.cards import card_data, card_problems
 from hub.local.commits import ATTRIBUTES, CARD, first_commit, squash
 from hub.local.files import File, Folder, find, last_commits, listing, page_mark, read_small
-from hub.local.names import Kind, RepoName, checked_path, is_repo_part, kind_of
+from hub.local.names import Kind, RepoName, checked_message, checked_path, is_repo_part, kind_of
 from hub.local.patterns import DEFAULT_ATTRIBUTES, IgnoreRules, LfsRules
 from hub.local.refusal import Refusal, repository_not_found
 from hub.local.repositories import StoredRepository
@@ -147,13 +147,11 @@ def list_repositories(call: Call, kind: Kind) -> Response:
     rows = []
     for name in call.hub.repositories.names(kind, author):
         try:
-            repository = call.repository(name)
-        except Refusal:
+            row = repository_row(call.repository(name), DEFAULT_BRANCH, siblings=call.flag("full"))
+        except Refusal:  # private to others, or deleted meanwhile
             continue
-        if search in name.id.lower():
-            row = repository_row(repository, DEFAULT_BRANCH, siblings=call.flag("full"))
-            if wanted <= set(row["tags"]):
-                rows.append(row)
+        if search in name.id.lower() and wanted <= set(row["tags"]):
+            rows.append(row)
     by = call.query("sort", "lastModified")
     by = by if by in ("createdAt", "lastModified", "id") else "lastModified"
     rows.sort(key=lambda row: str(row[by]), reverse=call.query("direction", "-1") == "-1")
@@ -334,7 +332,7 @@ def add_tag(call: Call, name: RepoName, rest: list[str]) -> Response:
     call.repository(name, write=True)
     account = call.check_write(name.namespace)
     with call.hub.repositories.writing(name) as repository:
-        create_tag(repository.git, tag, rest[0], message, account)
+        create_tag(repository.git, tag, rest[0], checked_message(message or ""), account)
     return answer({}, 201)
 
 
@@ -387,7 +385,7 @@ def super_squash(call: Call, name: RepoName, rest: list[str]) -> Response:
     call.repository(name, write=True)
     account = call.check_write(name.namespace)
     with call.hub.repositories.writing(name) as repository:
-        squash(repository, rest[0], message, account)
+        squash(repository, rest[0], checked_message(message), account)
     return answer({})
 
 

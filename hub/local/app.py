@@ -16,10 +16,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from hub.local import api, git_http, pages, uploads
 from hub.local.calls import Call, Hub, refuse, segments_of
+from hub.local.durable import is_disk_full
 from hub.local.files import find_file
 from hub.local.names import KINDS, Kind, RepoName
 from hub.local.refusal import Refusal
-from hub.local.repositories import is_disk_full
 from hub.local.revisions import DEFAULT_BRANCH, commit_of
 from hub.local.serving import serve
 

@@ -174,10 +174,11 @@ def answer(content: object, status: int = 200, headers: dict[str, str] | None = 
 
 def refuse(refusal: Refusal) -> Response:
     """A refusal as a response, with the headers that clients read."""
+    message = refusal.message.encode("utf-8", "replace").decode()
     headers = {
-        "X-Error-Message": quote(refusal.message, safe=" !\"#$&'()*+,/:;<=>?@[]^_`{|}~")[:1000],
+        "X-Error-Message": quote(message, safe=" !\"#$&'()*+,/:;<=>?@[]^_`{|}~")[:1000],
         **refusal.headers,
     }
     if refusal.code:
         headers["X-Error-Code"] = refusal.code
-    return JSONResponse({"error": refusal.message, **refusal.body}, refusal.status, headers)
+    return JSONResponse({"error": message, **refusal.body}, refusal.status, headers)

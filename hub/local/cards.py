@@ -116,14 +116,23 @@ def card_data(content: bytes | None) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """The value as JSON can carry it: dates as text, keys as text."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {_valid_text(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
         return [_plain(item) for item in value]
     if isinstance(value, date | datetime):
         return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):
         raise CardError("NaN and infinite numbers are not allowed in metadata")
-    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+    if isinstance(value, str):
+        return _valid_text(value)
+    return value if value is None or isinstance(value, int | float | bool) else str(value)
+
+
+def _valid_text(text: str) -> str:
+    """The text, unless escapes in it make up half a character, which no answer could carry."""
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise CardError("metadata with text that is not valid Unicode")
+    return text
 
 
 def card_problems(content: str, kind: Kind) -> tuple[list[str], list[str]]:

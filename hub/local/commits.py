@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,14 +16,15 @@ from hub.local.accounts import Account
 from hub.local.cards import card_problems
 from hub.local.lfs import LfsStore, Pointer, checked_oid, checked_size
 from hub.local.limits import Limits
-from hub.local.names import RepoName, checked_path
+from hub.local.names import RepoName, checked_message, checked_path
 from hub.local.objects import ObjectBatch
 from hub.local.patterns import LfsRules, lfs_line
-from hub.local.refusal import Refusal, revision_not_found
+from hub.local.refusal import Refusal
 from hub.local.repositories import StoredRepository
 from hub.local.revisions import branch_head, move_branch
 from hub.local.trees import TreeEdit
 
+_PARENT = re.compile(r"[0-9a-fA-F]{5,40}")
 CARD = "README.md"
 ATTRIBUTES = ".gitattributes"
 
@@ -126,14 +128,10 @@ class CommitReader:
         )
         if not isinstance(summary, str) or not summary.strip() or not isinstance(description or "", str):
             raise Refusal(400, "Invalid commit: the header needs a summary")
-        if parent is not None and not (isinstance(parent, str) and len(parent) == 40):
-            raise Refusal(400, "Invalid commit: parentCommit must be a full commit id")
-        message = f"{summary.strip()}\n\n{description or ''}".strip()
-        try:
-            message.encode()
-        except UnicodeEncodeError:
-            raise Refusal(400, "Invalid commit: the message is not valid Unicode") from None
-        self.header = Header(message.replace("\0", ""), parent)
+        if parent is not None and not (isinstance(parent, str) and _PARENT.fullmatch(parent)):
+            raise Refusal(400, "Invalid commit: parentCommit must be a commit id")
+        message = checked_message(f"{summary.strip()}\n\n{description or ''}".strip())
+        self.header = Header(message, parent.lower() if parent is not None else None)
 
     def _read_file(self, value: dict[str, Any]) -> None:
         path, content = checked_path(value.get("path")), _content(value)
@@ -208,9 +206,8 @@ def apply_commit(repository: StoredRepository, branch: str, reader: CommitReader
     """
     repo, header = repository.git, reader.finish()
     head = branch_head(repo, branch)
-    if header.parent is not None and header.parent != str(head.id):
+    if header.parent is not None and not str(head.id).startswith(header.parent):
         if not _is_repeated(repo, head, reader, header, account):
-            _check_known(repo, header.parent)
             raise Refusal(412, "A commit has happened since. Please refresh and try again.")
         return str(head.id)
     tree = _write_tree(repo, head.tree, reader)
@@ -240,22 +237,14 @@ def _is_repeated(
     repo: pygit2.Repository, head: pygit2.Commit, reader: CommitReader, header: Header, account: Account
 ) -> bool:
     """Whether the head is what this very request made before."""
-    if [str(oid) for oid in head.parent_ids] != [header.parent] or head.message != header.message:
+    parents = [str(oid) for oid in head.parent_ids]
+    if len(parents) != 1 or not parents[0].startswith(header.parent or "-") or head.message != header.message:
         return False
     try:
         tree = _write_tree(repo, head.parents[0].tree, reader)
     except Refusal:
         return False
     return tree == str(head.tree.id) and head.author.name == account.user
-
-
-def _check_known(repo: pygit2.Repository, commit: str) -> None:
-    try:
-        known = isinstance(repo.get(commit), pygit2.Commit)
-    except ValueError:
-        known = False
-    if not known:
-        raise revision_not_found(commit)
 
 
 def commit_content(tree: str, parent: str | None, message: str, account: Account) -> bytes:

@@ -1,5 +1,6 @@
 """Files that are either whole or absent, whenever the process is killed."""
 
+import errno
 import os
 import secrets
 from pathlib import Path
@@ -34,3 +35,14 @@ def write_whole(path: Path, content: bytes, private: bool = False) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def free_bytes(folder: Path) -> int:
+    """Room left on a folder's disk."""
+    stats = os.statvfs(folder)
+    return stats.f_bavail * stats.f_frsize
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether an error means that no more can be stored."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -62,7 +62,7 @@ def find(repo: pygit2.Repository, commit: pygit2.Commit, path: str) -> File | Fo
 
 def _entry_at(tree: pygit2.Object, path: str) -> pygit2.Object | None:
     """The object at a path, by bisection: pygit2 1.21 keeps in memory every path it is asked to look up."""
-    for name in path.encode("utf-8", "surrogateescape").split(b"/"):
+    for name in path.encode("utf-8", "surrogatepass").split(b"/"):
         found = _entry_of(tree, name) if isinstance(tree, pygit2.Tree) else None
         if found is None:
             return None

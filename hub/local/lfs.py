@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from hub.local.durable import sync_folder
+from hub.local.durable import free_bytes, sync_folder
 from hub.local.refusal import Refusal, repository_not_found
 
 POINTER_BYTES = 1024
@@ -98,8 +98,7 @@ class LfsStore:
             Refusal: RepoNotFound when the repository has been deleted meanwhile; 507 without room for it.
         """
         try:
-            stats = os.statvfs(self._incoming)
-            if pointer.size > stats.f_bavail * stats.f_frsize:
+            if pointer.size > free_bytes(self._incoming):
                 raise Refusal(507, f"No room for {pointer.size} bytes on this Hub's disk")
             return Incoming(self._incoming / secrets.token_hex(16), self.path(pointer.oid), pointer)
         except FileNotFoundError:

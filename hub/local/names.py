@@ -97,6 +97,19 @@ def checked_path(path: object) -> str:
     return path
 
 
+def checked_message(message: str) -> str:
+    """A commit's or tag's message.
+
+    Raises:
+        Refusal: When it is not valid Unicode.
+    """
+    try:
+        message.encode()
+    except UnicodeEncodeError:
+        raise Refusal(400, "Invalid message: not valid Unicode") from None
+    return message.replace("\0", "")
+
+
 def _check_part(part: str) -> None:
     if part in ("", ".", ".."):
         raise Refusal(400, "Invalid path: absolute, empty, '.' and '..' parts are not allowed")

@@ -12,6 +12,7 @@ from typing import Literal
 import pygit2
 from pygit2.enums import ObjectType, Option
 
+from hub.local.durable import free_bytes
 from hub.local.git import git_command, git_environment
 from hub.local.refusal import Refusal
 
@@ -23,6 +24,8 @@ _TYPES = {"commit": ObjectType.COMMIT, "tree": ObjectType.TREE, "blob": ObjectTy
 _LOOSE_OBJECTS = 50
 _LOOSE_BYTES = 4 << 20
 _SPOOL_BYTES = 32 << 20
+_BLOCK = 4096
+_RESERVE = 256 << 10
 
 pygit2.option(Option.ENABLE_FSYNC_GITDIR, True)
 pygit2.option(Option.SET_OWNER_VALIDATION, False)
@@ -82,13 +85,29 @@ class ObjectBatch:
         """Put all objects on disk, durably.
 
         Raises:
-            Refusal: For content that git itself refuses, such as a broken `.gitmodules`.
+            Refusal: 507 when they do not fit; 400 for what git itself refuses, as a broken `.gitmodules`.
         """
-        if self._loose is None:
-            self._write_pack()
-            return
+        needed = self._packed.tell() if self._loose is None else self._loose_bytes + _BLOCK * len(self._loose)
+        self._check_room(needed)
+        try:
+            if self._loose is None:
+                self._write_pack()
+            else:
+                self._write_loose(self._loose)
+        except (OSError, pygit2.GitError):
+            # Nobody else writes here: the caller holds the repository.
+            for leftover in (self._repository / "objects").glob("*/tmp_*"):
+                leftover.unlink(missing_ok=True)
+            self._check_room(needed)
+            raise
+
+    def _check_room(self, needed: int) -> None:
+        if free_bytes(self._repository) < needed + _RESERVE:
+            raise Refusal(507, "This Hub's disk is full")
+
+    def _write_loose(self, objects: list[tuple[ObjectKind, bytes]]) -> None:
         repo = pygit2.Repository(str(self._repository))
-        for kind, content in self._loose:
+        for kind, content in objects:
             repo.odb.write(_TYPES[kind], content)
 
     def _pack(self, kind: ObjectKind, content: bytes) -> None:

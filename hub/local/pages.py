@@ -121,9 +121,9 @@ def _index(call: Call, namespace: str | None) -> Response:
     for name in call.hub.repositories.names(namespace=namespace):
         try:
             repository = call.repository(name)
-        except Refusal:
+            commit = commit_of(repository.git, DEFAULT_BRANCH)
+        except Refusal:  # private to others, or deleted meanwhile
             continue
-        commit = commit_of(repository.git, DEFAULT_BRANCH)
         tags = sorted(list_references(repository.git)["tags"], key=_version)
         card = _readable_card(repository.git, commit)
         groups[name.kind].append(

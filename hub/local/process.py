@@ -62,41 +62,31 @@ class LocalHub:
         self._process.wait()
 
 
-def start(
-    root: Path, *, token: str | None = None, port: int = 0, user: str = "hikewa", verbose: bool = False
-) -> LocalHub:
+def start(root: Path, *, token: str | None = None, port: int = 0, **options: object) -> LocalHub:
     """Start the local Hub on this machine and wait until it listens. It ends with this process.
 
     Args:
         root: Folder of all that it stores; made when it is absent.
         token: A write token that is to be valid; otherwise one is made up.
         port: 0 takes a free one.
-        user: Owner of the token.
-        verbose: Whether it writes a line for each request to this process's stderr.
+        **options: Further options of the command, `verbose=True`, `user="name"`, `min_free_mib=0`.
 
     Raises:
         HubError: When it does not start; the reason is in the error.
     """
     token = token or f"hf_{secrets.token_hex(17)}"
     path = os.pathsep.join(filter(None, (str(_CHECKOUT), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-m", "hub.local", "--root", str(root.resolve()), "--port", str(port)]
+    for name, value in {"with_parent": True, **options}.items():
+        option = f"--{name.replace('_', '-')}"
+        command += [option] if value is True else [option, str(value)]
     messages = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "hub.local",
-            "--root",
-            str(root.resolve()),
-            "--port",
-            str(port),
-            "--user",
-            user,
-        ]
-        + ["--with-parent", *(["--verbose"] if verbose else [])],
+        command,
         env={**os.environ, "PYTHONPATH": path, "EISV_HUB_TOKEN": token},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=None if verbose else messages,
+        stderr=None if options.get("verbose") else messages,
         text=True,
     )
     assert process.stdout is not None

@@ -1,9 +1,7 @@
 """The repositories on disk: created, moved and deleted each by one rename."""
 
 import contextlib
-import errno
 import json
-import os
 import secrets
 import shutil
 import threading
@@ -182,19 +180,8 @@ def _remove_leftovers(path: Path) -> None:
         *(path / "refs").rglob("*.lock"),
         *(path / "objects" / "pack").glob("tmp_*"),
         *(path / "objects").glob("??/tmp_*"),
-        *(path / "lfs" / "incoming").iterdir(),
+        *(path / "lfs" / "incoming").glob("*"),
     ]
     for leftover in leftovers:
         with contextlib.suppress(OSError):
             leftover.unlink()
-
-
-def free_bytes(folder: Path) -> int:
-    """Room left on a folder's disk."""
-    stats = os.statvfs(folder)
-    return stats.f_bavail * stats.f_frsize
-
-
-def is_disk_full(error: OSError) -> bool:
-    """Whether an error means that no more can be stored."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)

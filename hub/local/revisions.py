@@ -130,9 +130,7 @@ def create_branch(repo: pygit2.Repository, branch: str, start: str) -> None:
     repo.references.create(name, commit_of(repo, start).id)
 
 
-def create_tag(
-    repo: pygit2.Repository, tag: str, revision: str, message: str | None, account: Account
-) -> None:
+def create_tag(repo: pygit2.Repository, tag: str, revision: str, message: str, account: Account) -> None:
     """Create a tag at a revision, annotated when there is a message. Tags are never moved.
 
     Raises:

@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from hub.local.refusal import Refusal
 
 _CHUNK = 1 << 20
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 def serve(request: Request, content: bytes | Path, etag: str, headers: dict[str, str]) -> Response:

@@ -51,28 +51,25 @@ def voice_card(speech: Speech | None, led: str, *, title: str, mark: str, speaks
 
 
 def shape_bars(student: Speech | None, rules: Speech) -> str:
-    """The student's belief over the nine shapes, with the rules' decision marked."""
-    probs = None if student is None else student.shape_probs
-    best = None if student is None else student.shape
-    order = range(len(SHAPES)) if probs is None else np.argsort(-probs, kind="stable")
+    """The student's belief over the shapes, with the rules' decision marked; without a student that alone."""
+    heard = rules.shape if student is None else student.shape
     rows = []
-    for index in order:
-        shape = SHAPES[index]
-        share = 0.0 if probs is None else float(probs[index])
-        mark = (
-            '<span class="mark mark-R" title="what the rules hear">[R]</span>' if shape == rules.shape else ""
-        )
-        number = "" if probs is None else f"{100 * share:.1f} %"
-        rows.append(
-            f'<div class="bar{" best" if shape == best else ""}" title="{escape(SHAPE_DESCRIPTIONS[shape])}">'
-            f'<span class="bar-name">{spoken(shape)} {mark}</span>'
-            f'<span class="track"><i style="width:{100 * share:.1f}%"></i></span>'
-            f'<span class="bar-value">{number}</span></div>'
-        )
-    heard = best or rules.shape
+    if student is not None and student.shape_probs is not None:
+        order = np.argsort(-student.shape_probs, kind="stable")
+        rows = [_shape_bar(SHAPES[i], float(student.shape_probs[i]), heard, rules.shape) for i in order]
     return (
         f'<div class="card shapes"><div class="shape-heard" data-shape="{heard}">{spoken(heard)}</div>'
         f'<p class="note">{escape(SHAPE_DESCRIPTIONS[heard])}</p>{"".join(rows)}</div>'
+    )
+
+
+def _shape_bar(shape: str, share: float, heard: str, by_rules: str) -> str:
+    mark = '<span class="mark mark-R" title="what the rules hear">[R]</span>' if shape == by_rules else ""
+    return (
+        f'<div class="bar{" best" if shape == heard else ""}" title="{escape(SHAPE_DESCRIPTIONS[shape])}">'
+        f'<span class="bar-name">{spoken(shape)} {mark}</span>'
+        f'<span class="track"><i style="width:{100 * share:.1f}%"></i></span>'
+        f'<span class="bar-value">{100 * share:.1f} %</span></div>'
     )
 
 

@@ -42,7 +42,7 @@ class TrajectoryConfig(PretrainedConfig):
         encoder_layers: int = 4,
         within_layers: int = 1,
         decoder_layers: int = 2,
-        feed_forward: int = 512,
+        feed_forward: int = 384,
         embedding_size: int = 128,
         window_length: int = 20,
         levels: int = 9,

@@ -67,12 +67,12 @@ class Distillation(nn.Module):
         distil = (
             distil + divergence(second, logits[1][:, :-1], tau) + divergence(third, logits[2][:, :-1], tau)
         )
-        hard = sum(
-            nn.functional.cross_entropy(
-                logits[position][:, -1 if position else 0], sequences[:, -1, position]
-            )
-            for position in range(MAX_TOKENS)
-        )
+        hard = torch.stack(
+            [
+                nn.functional.cross_entropy(logits[position][:, -1], sequences[:, -1, position])
+                for position in range(MAX_TOKENS)
+            ]
+        ).sum()
         said = sequences < N_TOKENS
         lumen = nn.functional.cross_entropy(spoken[said], words[said])
         shape = nn.functional.cross_entropy(encoded.shape_logits, shapes)
@@ -125,13 +125,14 @@ class StudentTrainer(Trainer):
 
     def __init__(self, *args: Any, weights: np.ndarray, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._weights = torch.from_numpy(weights)
+        self._weights = weights.tolist()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
         return torch.utils.data.WeightedRandomSampler(self._weights, len(self._weights))
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the mean of each part since the last log."""
+        assert isinstance(self.model, Listening | Distillation)
         parts = self.model.parts
         super().log(
             {**logs, **{name: float(np.mean(values)) for name, values in parts.items()}}, *args, **kwargs
@@ -149,13 +150,19 @@ class Listening(nn.Module):
 
     def forward(self, states: Tensor, times: Tensor, mask: Tensor, shapes: Tensor) -> dict[str, Tensor]:
         """Cross-entropy of `shapes` `[B]`."""
-        return {"loss": nn.functional.cross_entropy(self.student.shape_from_summary(states, times, mask), shapes)}
+        return {
+            "loss": nn.functional.cross_entropy(self.student.shape_from_summary(states, times, mask), shapes)
+        }
 
 
 def listen(
-    student: TrajectoryTransformer, batches: Batches, settings: StudentSettings, scratch: Path, callbacks: list[Any]
+    student: TrajectoryTransformer,
+    batches: Batches,
+    settings: StudentSettings,
+    scratch: Path,
+    callbacks: list[Any],
 ) -> None:
-    """Teach the summary and the shape head first: cheap steps, and distillation starts where shapes are heard."""
+    """Teach summary and shape head first: cheap steps, so that distillation starts where shapes are heard."""
     stage = settings.listening
     _train(
         Listening(student),
@@ -174,7 +181,11 @@ def listen(
 
 
 def distil(
-    student: TrajectoryTransformer, batches: Batches, settings: StudentSettings, scratch: Path, callbacks: list[Any]
+    student: TrajectoryTransformer,
+    batches: Batches,
+    settings: StudentSettings,
+    scratch: Path,
+    callbacks: list[Any],
 ) -> None:
     """Train a student in place; goes on from the newest checkpoint in `scratch`."""
     _train(

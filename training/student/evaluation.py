@@ -1,6 +1,5 @@
 """What the exported student hears and says on held-out windows, against the rules on the same windows."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,21 +24,6 @@ CONFIDENT = 0.6
 _AT_ONCE = 64
 
 
-@dataclass(frozen=True)
-class Held:
-    """Held-out windows with the teacher's labels beside them."""
-
-    split: Split
-    labels: TeacherLabels
-
-    def __getitem__(self, index: np.ndarray) -> "Held":
-        """The chosen windows."""
-        labels = TeacherLabels(
-            self.labels.distribution[index], self.labels.hidden[index], self.labels.window_ids[index]
-        )
-        return Held(self.split[index], labels)
-
-
 def distribution_of(model: TrajectoryTransformer, windows: Windows) -> ExpressionDistribution:
     """The student's exact distribution over expressions, one row per window (float32)."""
     parts: list[tuple[np.ndarray, ...]] = []
@@ -51,36 +35,23 @@ def distribution_of(model: TrajectoryTransformer, windows: Windows) -> Expressio
     return ExpressionDistribution(first, second, third)
 
 
-def measure(
-    graph: TrajectoryModel, model: TrajectoryTransformer, held: Held, *, most: int, seed: int
-) -> dict[str, Any]:
+def measure(graph: TrajectoryModel, split: Split, *, seed: int) -> dict[str, Any]:
     """Every metric, on real and synthetic windows apart.
 
     Args:
         graph: The INT8 student, which says what is scored.
-        model: The trained model, for its exact distribution.
-        held: Held-out windows.
-        most: Most windows of either origin whose exact distribution is compared with the teacher's.
+        split: Held-out windows.
         seed: Of what is sampled.
 
     Returns:
         `overall`, `real` and `synthetic`, each with the metrics of `eisv_lumen.metrics.score` (expressions
-        drawn from the student), `macro_recall`, `above_gate`, `early` (shape accuracy on prefixes, beside the
-        rules') and `fit` (divergence from the teacher's exact distribution, entropy beside the teacher's).
+        drawn from the student), `recall` and `macro_recall`, `above_gate`, and `early`.
     """
-    real = held.split.real
-    groups = {"overall": np.ones(len(real), bool), "real": real, "synthetic": ~real}
-    return {
-        name: _group(graph, model, held[chosen], most=most, seed=seed)
-        for name, chosen in groups.items()
-        if chosen.any()
-    }
+    groups = {"overall": np.ones(len(split), bool), "real": split.real, "synthetic": ~split.real}
+    return {name: _group(graph, split[chosen], seed) for name, chosen in groups.items() if chosen.any()}
 
 
-def _group(
-    graph: TrajectoryModel, model: TrajectoryTransformer, held: Held, *, most: int, seed: int
-) -> dict[str, Any]:
-    split = held.split
+def _group(graph: TrajectoryModel, split: Split, seed: int) -> dict[str, Any]:
     result = graph.infer_batch(split.windows, np.random.default_rng(seed))
     voice = Voice(
         "Student",
@@ -102,14 +73,16 @@ def _group(
         "recall": recalls(result.shapes, split.shapes),
         "above_gate": float((result.confidence >= CONFIDENT).mean()),
         "early": early(graph, split),
-        "fit": fit(model, held, most=most, seed=seed),
     }
 
 
 def recalls(heard: np.ndarray, shapes: np.ndarray) -> dict[str, dict[str, float]]:
     """Share of each shape's windows that are heard as it, with their number."""
     return {
-        SHAPES[shape]: {"value": float((heard[shapes == shape] == shape).mean()), "n": int((shapes == shape).sum())}
+        SHAPES[shape]: {
+            "value": float((heard[shapes == shape] == shape).mean()),
+            "n": int((shapes == shape).sum()),
+        }
         for shape in range(N_SHAPES)
         if (shapes == shape).any()
     }
@@ -140,16 +113,26 @@ def early(graph: TrajectoryModel, split: Split) -> dict[str, dict[str, float]]:
     return found
 
 
-def fit(model: TrajectoryTransformer, held: Held, *, most: int, seed: int) -> dict[str, float]:
-    """How near the student's exact distributions are to the teacher's, per window and in bits."""
-    chosen = np.random.default_rng(seed).permutation(len(held.split))[:most]
-    some = held[chosen]
-    student, teacher = distribution_of(model, some.split.windows), some.labels.distribution
-    shares = {name: (getattr(student, name)(), getattr(teacher, name)()) for name in ("patterns", "tokens")}
+def fit(
+    model: TrajectoryTransformer, split: Split, labels: TeacherLabels, *, most: int, seed: int
+) -> dict[str, float]:
+    """How near the student's exact distributions are to the teacher's, per window and in bits.
+
+    Args:
+        model: The trained model.
+        split: Windows that it was not trained on.
+        labels: The teacher's labels of them.
+        most: Most windows to compare.
+        seed: Of the choice of windows.
+    """
+    chosen = np.random.default_rng(seed).permutation(len(split))[:most]
+    student, teacher = distribution_of(model, split.windows[chosen]), labels.distribution[chosen]
+    patterns = student.patterns(), teacher.patterns()
+    tokens = student.tokens(), teacher.tokens()
     return {
-        "pattern_js_bits": float(js_divergence(*shares["patterns"]).mean()),
-        "token_js_bits": float(js_divergence(*shares["tokens"]).mean()),
-        "token_entropy": float(token_entropy(shares["tokens"][0]).mean()),
-        "teacher_token_entropy": float(token_entropy(shares["tokens"][1]).mean()),
+        "pattern_js_bits": float(js_divergence(*patterns).mean()),
+        "token_js_bits": float(js_divergence(*tokens).mean()),
+        "token_entropy": float(token_entropy(tokens[0]).mean()),
+        "teacher_token_entropy": float(token_entropy(tokens[1]).mean()),
         "n": len(chosen),
     }

@@ -38,12 +38,17 @@ def process_memory(folder: Path, window: Windows) -> dict[str, Any]:
     """Memory and start of a fresh Python process that loads the INT8 student and hears one window 101 times.
 
     Returns:
-        `rss_mb` at the end and `peak_rss_mb` (VmRSS and VmHWM of /proc/self/status, MiB of the whole process),
-        `start_s` from the launch of the interpreter to the first expression, `torch` whether torch was loaded.
+        `rss_mb` at the end and `peak_rss_mb` (VmRSS and VmHWM of /proc/self/status, MiB of the whole
+        process), `start_s` from the launch of the interpreter to the first expression, `torch` whether torch
+        was loaded.
     """
     present = window.mask[0]
     content = {"states": window.states[0][present].tolist(), "times": window.times[0][present].tolist()}
-    environment = {**os.environ, "PYTHONPATH": str(Path(eisv_lumen.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(eisv_lumen.__file__).parents[1]),
+        "OMP_NUM_THREADS": "1",
+    }
     arguments = [sys.executable, "-c", _PROGRAM, str(folder), json.dumps(content), repr(time.time())]
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)

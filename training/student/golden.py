@@ -21,6 +21,8 @@ def record(
 ) -> dict[str, Any]:
     """The content of `golden.json`: about 16 windows of every shape present, at several lengths.
 
+    Windows are recorded as the graph takes them (`times` in seconds before the last state) and without noise.
+
     Of the windows that would do, those are taken whose expression is decided by the widest margin, so that
     another processor's rounding does not change it.
 
@@ -57,11 +59,12 @@ def _recorded(models: dict[str, TrajectoryModel], window: Windows) -> dict[str, 
     present = window.mask[0]
     # Rounded first: what is recorded is what the rounded numbers give.
     states = window.states[0][present].round(_DECIMALS)
-    times = (window.times[0][present] - window.times[0][present][0]).round(3)
-    results = {name: model.infer_batch(Windows.of(states, times)) for name, model in models.items()}
+    times = window.seconds_before_last()[0][present].round(3)
+    results = {name: model.infer_batch(Windows.of(states, -times)) for name, model in models.items()}
     return {
         "states": states.tolist(),
         "times": times.tolist(),
+        "mask": [True] * len(times),
         **{name: _plain(result) for name, result in results.items()},
     }
 

@@ -13,6 +13,8 @@ from eisv_lumen.errors import ArtifactError
 from eisv_lumen.layouts import LABELS
 from training.data import Split
 
+_LABEL = "python -m training.label --dataset DIR --base DIR --teacher DIR --out DIR"
+
 
 @dataclass(frozen=True)
 class TeacherLabels:
@@ -67,7 +69,7 @@ class TeacherLabels:
             raise ArtifactError(
                 found="labels of other windows",
                 expected="labels of the dataset's windows",
-                next="label this dataset: python -m training.label --dataset DIR --base DIR --teacher DIR --out DIR",
+                next=f"label this dataset: {_LABEL}",
             )
         kept = rows[rows >= 0]
         labels = type(self)(self.distribution[kept], self.hidden[kept], self.window_ids[kept])
@@ -78,5 +80,5 @@ def _unusable(folder: Path, found: str) -> ArtifactError:
     return ArtifactError(
         found=f"{folder}: {found}",
         expected="the teacher's distributions and hidden states, one row per window",
-        next="label the dataset again: python -m training.label --dataset DIR --base DIR --teacher DIR --out DIR",
+        next=f"label the dataset again: {_LABEL}",
     )

@@ -92,6 +92,10 @@ class WindowFeatures(nn.Module):
     enters as the position between first and last state, and as the pace relative to the mean step.
     """
 
+    scale: Tensor
+    gains: Tensor
+    own: Tensor
+
     def __init__(self, config: TrajectoryConfig) -> None:
         super().__init__()
         self.n_positions, self.n_levels = config.window_length, config.levels
@@ -108,7 +112,7 @@ class WindowFeatures(nn.Module):
         self.summary_body = nn.Linear(config.width, config.width)
 
     def forward(self, states: Tensor, times: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """`states [B, T, 4]`, `times [B, T]`, `mask [B, T]` bool to tokens `[B, T, W]` and summary `[B, W]`."""
+        """`states [B, T, 4]`, `times [B, T]`, bool `mask [B, T]` to tokens `[B, T, W]`, summary `[B, W]`."""
         present = mask.to(states.dtype)
         x = states * self.scale * present.unsqueeze(-1)
         count = present.sum(dim=1, keepdim=True).clamp(min=1.0)
@@ -183,6 +187,8 @@ class WindowFeatures(nn.Module):
 
 class EncoderLayer(nn.Module):
     """Self-attention over the states, within each dimension or across them, and a feed-forward part."""
+
+    own: Tensor
 
     def __init__(self, config: TrajectoryConfig, within: bool) -> None:
         super().__init__()
@@ -259,8 +265,13 @@ class TrajectoryTransformer(PreTrainedModel):
     before the last state. Every sequence it says is legal, because the grammar is a mask on the logits.
     """
 
-    config_class = TrajectoryConfig
+    config_class = TrajectoryConfig  # type: ignore[assignment]
     main_input_name = "states"
+    temperature: Tensor
+    affinity: Tensor
+    legal_first: Tensor
+    legal_second: Tensor
+    legal_third: Tensor
 
     def __init__(self, config: TrajectoryConfig) -> None:
         super().__init__(config)
@@ -423,7 +434,7 @@ class TrajectoryTransformer(PreTrainedModel):
         return (affine.sum(dim=1) / spoken.sum(dim=1, keepdim=True) * shape_probs).sum(dim=1)
 
     def conditionals(self, states: Tensor, times: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Exact distribution over all expressions: first `[B, 17]`, second `[B, 15, 17]`, third `[B, 15, 15, 17]`.
+        """Exact distribution over all expressions: `[B, 17]`, `[B, 15, 17]` and `[B, 15, 15, 17]`.
 
         Rows are the probabilities of the next id after each prefix of tokens.
         """

@@ -1,6 +1,7 @@
 """Does the exported student say what the trained one says: torch, FP32 and INT8 on the same windows."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,12 @@ TOLERANCES: dict[str, dict[str, float]] = {
 
 
 def measure(
-    model: TrajectoryTransformer, exported: dict[str, onnxruntime.InferenceSession], split: Split, *, count: int, seed: int
+    model: TrajectoryTransformer,
+    exported: dict[str, onnxruntime.InferenceSession],
+    split: Split,
+    *,
+    count: int,
+    seed: int,
 ) -> dict[str, Any]:
     """Compare torch with each exported graph on complete and cut windows, in batches of 1, 7 and 64.
 
@@ -43,8 +49,8 @@ def measure(
         `expression_agreement` without and `sampled_agreement` with noise (the same for all): share of windows
         with the same ids; tokens of equal probability make these the least telling;
         `max_probability_difference` of any shape, pattern or next-id probability on the same prefix;
-        `js_bits`: Jensen–Shannon divergence of the next-id distributions on the same prefix, mean over windows,
-        summed over the three steps; `coherence_loss` of what is sampled, against torch.
+        `js_bits`: Jensen–Shannon divergence of the next-id distributions on the same prefix, mean over
+        windows, summed over the three steps; `coherence_loss` of what is sampled, against torch.
     """
     generator = np.random.default_rng(seed)
     rows = np.concatenate([generator.permutation(len(split)) for _ in range(-(-count // len(split)))])[:count]
@@ -74,7 +80,9 @@ def mixed_lengths(windows: Windows, generator: np.random.Generator) -> Windows:
     return Windows(packed.states, packed.times, kept).packed()
 
 
-def _in_torch(model: TrajectoryTransformer, windows: Windows, noise: np.ndarray, *, at_once: int = 256) -> BatchResult:
+def _in_torch(
+    model: TrajectoryTransformer, windows: Windows, noise: np.ndarray, *, at_once: int = 256
+) -> BatchResult:
     parts = []
     with torch.inference_mode():
         for start in range(0, len(windows), at_once):
@@ -96,8 +104,8 @@ def _in_batches(graph: onnxruntime.InferenceSession, windows: Windows, noise: np
 
 
 def _thirds(count: int) -> Iterator[slice]:
-    edges = np.linspace(0, count, len(BATCH_SIZES) + 1).astype(int)
-    return (slice(int(low), int(high)) for low, high in zip(edges[:-1], edges[1:], strict=True))
+    edges = np.linspace(0, count, len(BATCH_SIZES) + 1).astype(int).tolist()
+    return (slice(low, high) for low, high in pairwise(edges))
 
 
 def _joined(parts: list[dict[str, np.ndarray]]) -> BatchResult:
@@ -106,10 +114,14 @@ def _joined(parts: list[dict[str, np.ndarray]]) -> BatchResult:
 
 def _compared(expected: list[BatchResult], found: list[BatchResult], shapes: np.ndarray) -> dict[str, Any]:
     """All measures; the first of each list was decoded without noise, the others with."""
-    same = [(one.token_ids == other.token_ids).all(axis=1).mean() for one, other in zip(expected, found, strict=True)]
+    same = [
+        (one.token_ids == other.token_ids).all(axis=1).mean()
+        for one, other in zip(expected, found, strict=True)
+    ]
     greedy, other = expected[0], found[0]
     largest = max(
-        float(np.abs(getattr(greedy, name) - getattr(other, name)).max()) for name in ("shape_probs", "pattern_probs")
+        float(np.abs(getattr(greedy, name) - getattr(other, name)).max())
+        for name in ("shape_probs", "pattern_probs")
     )
     divergences = []
     for one, other_draw in zip(expected, found, strict=True):

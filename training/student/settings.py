@@ -15,7 +15,7 @@ class SizeSettings:
     encoder_layers: int = 4
     within_layers: int = 1
     decoder_layers: int = 2
-    feed_forward: int = 512
+    feed_forward: int = 384
     embedding_size: int = 128
     dropout: float = 0.0
 
@@ -85,7 +85,7 @@ class QuantisationSettings:
         keep: Parts of node names that stay FP32.
     """
 
-    per_channel: bool = False
+    per_channel: bool = True
     keep: tuple[str, ...] = ("features",)
 
 

@@ -1,5 +1,7 @@
 """A new TrajectoryTransformer that knows the vocabulary, the grammar and the affinity table."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -19,7 +21,7 @@ from training.student.configuration_eisv_lumen import TrajectoryConfig
 from training.student.modeling_eisv_lumen import TrajectoryTransformer
 
 
-def new_model(**sizes: int | float) -> TrajectoryTransformer:
+def new_model(**sizes: Any) -> TrajectoryTransformer:
     """An untrained model of the given sizes (see `TrajectoryConfig`), with the tables of the ground floor."""
     config = TrajectoryConfig(
         window_length=WINDOW_LENGTH,
