@@ -76,22 +76,21 @@ def check_teacher(base_id: str, repo_id: str, tag: str, folders: dict[str, Path]
     config = PeftConfig.from_pretrained(repo_id, revision=tag)
     _expect(config.base_model_name_or_path == base_id, f"base {config.base_model_name_or_path}", base_id)
     prompt = parquet.read_table(folders["dataset"] / DATASET.expressions("test"))["prompt"][0].as_py()
-    answer = _answer(base_id, repo_id, prompt, revision=tag)
+    answer = _answer(base_id, repo_id, prompt, tag)
     pushed = _answer(str(folders["base"]), str(folders["teacher"]), prompt)
     _expect(answer == pushed, f"answer {answer!r}", f"{pushed!r}, as the pushed folders give")
     print(f"peft: {repo_id}@{tag} on {base_id}: {answer.splitlines()[0]}", flush=True)
     return {"answer": answer}
 
 
-def _answer(base: str, adapter: str, prompt: list[dict[str, str]], **revision: str) -> str:
+def _answer(base: str, adapter: str, prompt: list[dict[str, str]], revision: str | None = None) -> str:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(adapter, **revision)
-    model = PeftModel.from_pretrained(
-        AutoModelForCausalLM.from_pretrained(base, **revision), adapter, **revision
-    )
+    tokenizer = AutoTokenizer.from_pretrained(adapter, revision=revision)
+    language_model = AutoModelForCausalLM.from_pretrained(base, revision=revision)
+    model = PeftModel.from_pretrained(language_model, adapter, revision=revision)
     inputs = tokenizer.apply_chat_template(
         prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True
     )

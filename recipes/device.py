@@ -115,9 +115,9 @@ def install(folder: Path, wheel: Path) -> None:
         return
     print(f"installing {wheel.name} alone (no torch, no transformers)", flush=True)
     venv.create(folder / "venv", clear=True, with_pip=True)
+    pip: list[str | Path] = [folder / "venv" / "bin" / "pip", "--disable-pip-version-check"]
     done = subprocess.run(
-        [folder / "venv" / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
-        + ["-c", "constraints.txt", wheel],
+        [*pip, "install", "--quiet", "-c", "constraints.txt", wheel],
         capture_output=True,
         text=True,
         timeout=_SECONDS_TO_INSTALL,

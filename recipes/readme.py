@@ -8,6 +8,8 @@ The figures are kept in docs/measured/, and the README's tables are rendered fro
 import argparse
 import json
 import re
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ def filled(text: str) -> str:
     }
     for name, content in sections.items():
         pattern = rf"(<!-- measured: {name} -->\n).*?(<!-- end -->)"
-        text, found = re.subn(pattern, lambda m, c=content: m[1] + c + m[2], text, flags=re.DOTALL)
+        text, found = re.subn(pattern, partial(_between, content), text, flags=re.DOTALL)
         if found != 1:
             raise ArtifactError(
                 found=f"{found} sections 'measured: {name}' in README.md",
@@ -115,7 +117,11 @@ def benchmarks(bench: list[dict[str, Any]]) -> str:
     )
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _between(content: str, markers: re.Match[str]) -> str:
+    return markers[1] + content + markers[2]
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 

@@ -128,7 +128,7 @@ def test_golden_windows_agree_here(folder):
 def test_golden_check_sees_another_output(model, folder, name):
     golden = json.loads((folder / STUDENT.golden).read_text())
     recorded = golden["windows"][5]["int8"]
-    recorded[name] = (np.array(recorded[name]) * 0.7).tolist()
+    recorded[name] = (np.array(recorded[name]) + 0.05).tolist()
     with pytest.raises(VerificationError, match="golden window 5"):
         model.check_golden(golden)
 

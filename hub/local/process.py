@@ -79,7 +79,8 @@ def start(root: Path, *, token: str | None = None, port: int = 0, **options: obj
     command = [sys.executable, "-m", "hub.local", "--root", str(root.resolve()), "--port", str(port)]
     for name, value in {"with_parent": True, **options}.items():
         option = f"--{name.replace('_', '-')}"
-        command += [option] if value is True else [option, str(value)]
+        if value is not None and value is not False:
+            command += [option] if value is True else [option, str(value)]
     messages = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
     process = subprocess.Popen(
         command,
