@@ -44,7 +44,7 @@ def byte_tokenizer():
 
 @pytest.fixture(scope="module", params=["words", "bytes"])
 def speaker(request):
-    tokenizer = train_tokenizer(1024, 0) if request.param == "words" else byte_tokenizer()
+    tokenizer = train_tokenizer(1100, 0) if request.param == "words" else byte_tokenizer()
     torch.manual_seed(1)
     model = new_model(SIZES, tokenizer).eval()
     for parameter in model.parameters():
@@ -201,7 +201,7 @@ def test_the_template_writes_conversations_as_the_corpus_does(speaker):
 
 
 def test_words_of_the_domain_are_single_tokens():
-    tokenizer = train_tokenizer(1024, 0)
+    tokenizer = train_tokenizer(1100, 0)
     grammar = AnswerGrammar(tokenizer, "design")
     assert max(map(len, grammar.answers)) <= 13
     assert max(len(prompt) for prompt in prompts(tokenizer, "design")) < 90

@@ -53,6 +53,7 @@ class BaseSettings:
         repo_id: Where the base will be published; adapters name it as their base.
         vocabulary: Most tokens the tokenizer may have.
         documents: Documents of each kind to train on, see `corpus.KINDS`.
+        legality: Weight of the loss that keeps impossible tokens away, see `target_trainer`.
         save_steps: Steps between checkpoints, from which a killed run goes on.
         measured_windows: Generated windows on which the finished model is compared with the rules.
     """
@@ -61,11 +62,12 @@ class BaseSettings:
     repo_id: str
     model: ModelSettings
     documents: dict[str, int]
-    vocabulary: int = 1024
+    vocabulary: int = 1100
     batch_size: int = 32
     learning_rate: float = 3e-3
     warmup_steps: int = 50
     weight_decay: float = 0.01
+    legality: float = 0.0
     save_steps: int = 400
     measured_windows: int = 90
 
@@ -141,6 +143,7 @@ def pretrain(settings: BaseSettings, work: artifact.Work) -> dict[str, Any]:
         train_dataset=examples,
         data_collator=partial(collate, pad=tokenizer.pad_token_id),
         callbacks=[Progress("base"), log],
+        legality=settings.legality,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_checkpoint(work.scratch / "checkpoints"))

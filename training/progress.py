@@ -49,7 +49,8 @@ class Progress(TrainerCallback):
             return
         self._tenth = tenth
         rate = (time.monotonic() - self._began) / max(done - self._first_step, 1)
-        line = f"{self.name}: step {done}/{total}  loss {self._loss:.3f}  {rate * (total - done):.0f} s left"
+        loss = "" if math.isnan(self._loss) else f"  loss {self._loss:.3f}"
+        line = f"{self.name}: step {done}/{total}{loss}  {rate * (total - done):.0f} s left"
         end = "\r" if sys.stderr.isatty() and done < total else "\n"
         print(line.ljust(79), end=end, file=sys.stderr, flush=True)
 

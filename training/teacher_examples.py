@@ -31,6 +31,7 @@ class TargetSettings:
         forms: Share of each form of prompt among the examples.
         balance: 0 draws windows as they are, 1 draws every shape equally often.
         long_share: Share of soft examples drawn from the longer patterns alone, see `soft_targets.contexts`.
+        legality: Weight of the loss that keeps impossible tokens away (soft only), see `target_trainer`.
         observed_share: Of the windows with a recorded, scored expression, the share answered by that
             expression instead of a draw; its loss is weighted by the score.
     """
@@ -39,6 +40,7 @@ class TargetSettings:
     forms: dict[str, float] = field(default_factory=lambda: {"design": 0.7, "card": 0.3})
     balance: float = 0.5
     long_share: float = 0.5
+    legality: float = 1.0
     observed_share: float = 0.0
 
     def __post_init__(self) -> None:
@@ -48,6 +50,7 @@ class TargetSettings:
         for name in ("balance", "long_share", "observed_share"):
             value = getattr(self, name)
             require(0 <= value <= 1, name, value, "a number from 0 to 1")
+        require(self.legality >= 0, "legality", self.legality, "a weight of at least 0")
 
 
 class TeacherExamples(Dataset):

@@ -147,6 +147,7 @@ def new_trainer(
         eval_dataset=held_out,
         data_collator=partial(collate, pad=tokenizer.pad_token_id),
         callbacks=[FreshDraws(examples), Progress("teacher"), log],
+        legality=settings.target.legality if settings.target.kind == "soft" else 0.0,
     )
     if stops:
         trainer.add_callback(EarlyStoppingCallback(run.early_stopping_patience))

@@ -223,4 +223,6 @@ def report(folder: Path) -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Threads that spin while they wait make a step several times slower where other processes want the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     exit_with_reason(main)
