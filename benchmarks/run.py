@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from eisv_lumen.synthetic import generate
 
 from benchmarks import plain_builder
 from benchmarks.measurement import Measurement, seconds
@@ -21,6 +20,7 @@ from eisv_lumen.rules import Rules
 from eisv_lumen.series import sliding
 from eisv_lumen.shapes import classify
 from eisv_lumen.student import TrajectoryModel
+from eisv_lumen.synthetic import generate
 from eisv_lumen.vocabulary import DIMENSIONS, N_SHAPES
 
 N_STATES = 50_000

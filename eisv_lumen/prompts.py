@@ -23,11 +23,25 @@ TREND_THRESHOLD = 0.02
 class WindowSummary(Protocol):
     """One window as `windows.summaries` describes it: scalars and `[4]` rows, or arrays with N = 1."""
 
-    n_states: Any
-    duration: Any
-    mean: Any
-    first: Any
-    second: Any
+    @property
+    def n_states(self) -> Any:
+        """States present."""
+
+    @property
+    def duration(self) -> Any:
+        """Seconds from the first to the last."""
+
+    @property
+    def mean(self) -> Any:
+        """`[4]` mean state."""
+
+    @property
+    def first(self) -> Any:
+        """`[4]` mean first derivatives, per s."""
+
+    @property
+    def second(self) -> Any:
+        """`[4]` mean second derivatives, per s squared."""
 
 
 def design_messages(shape: str, summary: WindowSummary) -> list[dict[str, str]]:

@@ -18,9 +18,9 @@ class TeacherGate:
     """Gate 1, on held-out windows (DOMAIN.md section 4).
 
     Attributes:
-        coherence: To be exceeded by the coherence of answers sampled at temperature 1, unconstrained;
-            an invalid answer counts 0.
-        valid_rate: To be reached by the share of those answers that parse.
+        coherence: To be exceeded by the expected coherence of what the teacher says through the grammar at
+            temperature 1, by its exact distribution: no luck of the draw decides.
+        valid_rate: To be reached by the share of answers that parse when nothing constrains them.
     """
 
     coherence: float = 0.933
@@ -35,11 +35,12 @@ class TeacherGate:
 def teacher_gate(measured: Mapping[str, Any], gate: TeacherGate) -> dict[str, Any]:
     """Gate 1 of a teacher measured by `evaluation.measure_teacher`."""
     cells = measured["overall"]["sampled"]
-    coherence, valid = cells["coherence"], cells["valid_rate"]
+    coherence, valid = cells["expected_coherence"], cells["valid_rate"]
     return {
         "passed": bool(coherence["value"] > gate.coherence and valid["value"] >= gate.valid_rate),
         "coherence": coherence["value"],
         "valid_rate": valid["value"],
+        "coherence_unconstrained": cells["coherence"]["value"],
         "n": coherence["n"],
         "needed": {"coherence": gate.coherence, "valid_rate": gate.valid_rate},
         "split": "test",

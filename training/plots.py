@@ -31,7 +31,8 @@ def draw_table(measured: Mapping[str, Any], path: Path) -> None:
     for axis, (metric, title) in zip(axes, _SHOWN.items(), strict=True):
         for offset, part in enumerate(parts):
             cells = [measured["table"][part][row].get(metric) or {"value": None} for row in rows]
-            known = [index for index, cell in enumerate(cells) if cell["value"] is not None]
+            # What a voice was told is no achievement to draw.
+            known = [i for i, cell in enumerate(cells) if cell["value"] is not None and not cell.get("given")]
             values = [cells[index]["value"] for index in known]
             below = [max(cells[i]["value"] - cells[i]["low"], 0) for i in known]
             above = [max(cells[i]["high"] - cells[i]["value"], 0) for i in known]

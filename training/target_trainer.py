@@ -61,4 +61,5 @@ class InOrder(TargetTrainer):
     """Reads its examples in the order in which they are given."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+        examples: Any = train_dataset if train_dataset is not None else self.train_dataset
+        return SequentialSampler(examples)

@@ -37,7 +37,7 @@ class TargetSettings:
     """
 
     kind: Literal["soft", "hard"] = "soft"
-    forms: dict[str, float] = field(default_factory=lambda: {"design": 0.7, "card": 0.3})
+    forms: dict[Form, float] = field(default_factory=lambda: {"design": 0.7, "card": 0.3})
     balance: float = 0.5
     long_share: float = 0.5
     legality: float = 1.0
@@ -103,9 +103,9 @@ class TeacherExamples(Dataset):
 
     def __getitem__(self, index: int) -> Example:
         """The example with this index in the current epoch."""
-        which, form, answer, observed = np.random.default_rng([self._seed, self.epoch, index]).random(4)
+        which, kind, answer, observed = np.random.default_rng([self._seed, self.epoch, index]).random(4)
         window = min(int(np.searchsorted(self._windows, which)), len(self._split) - 1)
-        form = self._forms[min(int(np.searchsorted(self._form_shares, form)), len(self._forms) - 1)]
+        form = self._forms[min(int(np.searchsorted(self._form_shares, kind)), len(self._forms) - 1)]
         said = self._split.observed_ids[window]
         if observed < self._settings.observed_share and said[0] >= 0:
             score = self._split.observed_scores[window]

@@ -111,7 +111,8 @@ def new_trainer(
 ) -> tuple[TargetTrainer, TrainingLog]:
     """The Trainer with its callbacks, keeping checkpoints and logs in `scratch`."""
     run = settings.run
-    stops = run.early_stopping_patience is not None
+    patience = run.early_stopping_patience
+    stops = patience is not None
     log = TrainingLog(scratch / "training_log.json", scratch / "tensorboard" if run.tensorboard else None)
     arguments = TrainingArguments(
         output_dir=str(scratch / "checkpoints"),
@@ -149,7 +150,7 @@ def new_trainer(
         callbacks=[FreshDraws(examples), Progress("teacher"), log],
         legality=settings.target.legality if settings.target.kind == "soft" else 0.0,
     )
-    if stops:
-        trainer.add_callback(EarlyStoppingCallback(run.early_stopping_patience))
+    if patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(patience))
     trainer.remove_callback(PrinterCallback)
     return trainer, log

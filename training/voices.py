@@ -1,6 +1,7 @@
 """The voices of the evaluation table on one split: baselines, teacher and student."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def student_voice(
 
 def rows_of(voice: Voice, rows: np.ndarray) -> Voice:
     """What a voice said of some of the windows."""
-    arrays = {
+    arrays: dict[str, Any] = {
         name: None if (values := getattr(voice, name)) is None else values[rows]
         for name in (
             "ids",
