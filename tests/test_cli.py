@@ -131,7 +131,14 @@ def test_a_read_only_home(tmp_path, monkeypatch):
 
 def test_interrupted_it_leaves_with_130(tmp_path):
     command = [sys.executable, "-m", "eisv_lumen.cli", "express", "--live", "--home", str(tmp_path)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    # A shell's background job ignores Ctrl-C, and its children inherit that.
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stderr and "listening" in process.stderr.readline()
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
