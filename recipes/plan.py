@@ -17,7 +17,7 @@ def wheel_path(out: Path) -> Path:
 
 
 def building(recipe: Recipe, out: Path, sources: list[Path]) -> list[Stage]:
-    """From sensors to evaluated folders with their cards."""
+    """From sensors to evaluated folders with their cards; the first two need nothing and run side by side."""
 
     def folders(*names: str) -> list[str | Path]:
         return [part for name in names for part in (f"--{name}", out / name)]
@@ -30,12 +30,20 @@ def building(recipe: Recipe, out: Path, sources: list[Path]) -> list[Stage]:
 
     logs = [out / "recording", *map(Path, recipe.sources), *sources]
     seconds, hz = f"{recipe.record.seconds:g}", f"{recipe.record.hz:g}"
+    recording = Stage(
+        "recording",
+        f"records this machine's telemetry for {seconds} s, so that there is something real to hear",
+        ["-m", "dataset_builder.record", "--seconds", seconds, "--hz", hz, "--out", out / "recording"],
+        out / "recording",
+        quiet=True,
+    )
     return [
+        recording,
         stage(
-            "recording",
-            f"records this machine's telemetry for {seconds} s, so that there is something real to hear",
-            "dataset_builder.record",
-            *("--seconds", seconds, "--hz", hz),
+            "base",
+            "trains a tokenizer and a small Qwen3 model, since the embedded path downloads none",
+            "training.pretrain_base",
+            *config("base"),
         ),
         stage(
             "dataset",
@@ -43,12 +51,6 @@ def building(recipe: Recipe, out: Path, sources: list[Path]) -> list[Stage]:
             "dataset_builder.build",
             *(part for log in logs for part in ("--source", log)),
             *config("dataset"),
-        ),
-        stage(
-            "base",
-            "trains a tokenizer and a small Qwen3 model, since the embedded path downloads none",
-            "training.pretrain_base",
-            *config("base"),
         ),
         stage(
             "teacher",

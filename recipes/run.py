@@ -34,15 +34,16 @@ def main() -> None:
             raise SourceError(found=f"no file {source}", expected="a log or database", next="check SOURCE=")
     out: Path = arguments.out
     stages = Stages(out / "stages.json")
-    steps = building(recipe, out, arguments.source)
-    total = len(steps) + 3
-    for number, stage in enumerate(steps, 1):
+    recording, base, *steps = building(recipe, out, arguments.source)
+    total = len(steps) + 5
+    stages.run(base, f"1-2/{total}", beside=recording)
+    for number, stage in enumerate(steps, 3):
         stages.run(stage, f"{number}/{total}")
     with open_hub(recipe.hub, arguments.hub) as hub:
         version = plan_version(recipe, out, hub)
-        for number, stage in enumerate(publishing(recipe, out, hub, version), len(steps) + 1):
+        for number, stage in enumerate(publishing(recipe, out, hub, version), len(steps) + 3):
             stages.run(stage, f"{number}/{total}")
-        summary = write_summary(out, stages.seconds, peak_memory_mb())
+        summary = write_summary(out, stages, peak_memory_mb())
     print_summary(summary, out, local=hub.local)
     if not stages.worked:
         print("\neverything stood already: nothing was changed")

@@ -1,4 +1,4 @@
-"""Running stages: one command after the other, timed, stopped at the first that fails."""
+"""Running stages: commands one after the other (or two at a time), timed, stopped at the first that fails."""
 
 import hashlib
 import json
@@ -58,26 +58,39 @@ class Stages:
     def __init__(self, record: Path) -> None:
         """Times are kept in the file `record`, across interruptions."""
         self.record = record
-        self.seconds: dict[str, float] = json.loads(record.read_text()) if record.exists() else {}
+        kept = json.loads(record.read_text()) if record.exists() else {}
+        self.seconds: dict[str, float] = kept.get("seconds", {})
+        self.wall: float = kept.get("wall", 0.0)
         self.worked: list[str] = []
 
-    def run(self, stage: Stage, number: str) -> None:
+    def run(self, stage: Stage, number: str, beside: Stage | None = None) -> None:
         """Announce a stage, run it in this terminal, time it.
 
+        Args:
+            stage: What to run.
+            number: Its place in the recipe, for the reader.
+            beside: A quiet stage that waits more than it works, run at the same time.
+
         Raises:
-            StageError: When its command fails.
+            StageError: When a command fails.
         """
-        print(f"\n[{number}] {stage.name}: {stage.why}", flush=True)
-        before, started = fingerprint(stage.result), time.monotonic()
-        _run(stage)
-        seconds = time.monotonic() - started
-        if before is not None and fingerprint(stage.result) == before:
-            print(f"      {stage.name}: stands already, unchanged", flush=True)
-            return
-        self.worked.append(stage.name)
-        self.seconds[stage.name] = round(seconds, 1)
-        write_json(self.record, self.seconds)
-        print(f"      {stage.name}: {seconds:.0f} s", flush=True)
+        group = [stage] if beside is None else [beside, stage]
+        for member in group:
+            meanwhile = " (meanwhile the next stage runs)" if member is beside else ""
+            print(f"\n[{number}] {member.name}: {member.why}{meanwhile}", flush=True)
+        before = {member.name: fingerprint(member.result) for member in group}
+        started = time.monotonic()
+        ended = _run(group)
+        for member in group:
+            if before[member.name] is not None and fingerprint(member.result) == before[member.name]:
+                print(f"      {member.name}: stands already, unchanged", flush=True)
+                continue
+            self.worked.append(member.name)
+            self.seconds[member.name] = round(ended[member.name] - started, 1)
+            print(f"      {member.name}: {self.seconds[member.name]:.0f} s", flush=True)
+        if before != {member.name: fingerprint(member.result) for member in group}:
+            self.wall = round(self.wall + time.monotonic() - started, 1)
+            write_json(self.record, {"seconds": self.seconds, "wall": self.wall})
 
 
 def fingerprint(result: Path) -> str | None:
@@ -91,25 +104,37 @@ def peak_memory_mb() -> float:
     return round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000, 0)
 
 
-def _run(stage: Stage) -> None:
-    process = subprocess.Popen(
+def _run(group: Sequence[Stage]) -> dict[str, float]:
+    """Run stages at the same time; when each had ended."""
+    processes = [_start(stage) for stage in group]
+    ended = {}
+    try:
+        for stage, process in zip(group, processes, strict=True):
+            output, _ = process.communicate()
+            ended[stage.name] = time.monotonic()
+            if process.returncode:
+                sys.stderr.write((output or b"").decode(errors="replace"))
+                raise StageError(stage.name, process.returncode)
+    finally:
+        _stop(processes)
+    return ended
+
+
+def _start(stage: Stage) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
         [sys.executable, *(str(part) for part in stage.command)],
         env={**_CALM_THREADS, **os.environ, "PYTHONUNBUFFERED": "1", **stage.environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE if stage.quiet else None,
         stderr=subprocess.STDOUT if stage.quiet else None,
     )
-    try:
-        output, _ = process.communicate()
-    except BaseException:
-        # Ctrl-C reached the stage too and lets it finish a write; a plain kill reached only this process.
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End what still runs. Ctrl-C reached it too and lets it finish a write; a plain kill did not."""
+    for process in processes:
         try:
             process.wait(timeout=_SECONDS_TO_STOP)
         except subprocess.TimeoutExpired:
             process.terminate()
             process.wait()
-        raise
-    if process.returncode:
-        if output:
-            sys.stderr.write(output.decode(errors="replace"))
-        raise StageError(stage.name, process.returncode)

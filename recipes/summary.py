@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from eisv_lumen.artifact import Manifest, read_metrics, write_json
+from recipes.stages import Stages
 
 
-def write_summary(out: Path, seconds: dict[str, float], peak_mb: float) -> dict[str, Any]:
+def write_summary(out: Path, stages: Stages, peak_mb: float) -> dict[str, Any]:
     """Collect what the stages wrote; every figure is copied from a file of theirs."""
     metrics = {
         name: read_metrics(out / name) for name in ("dataset", "base", "teacher", "student", "evaluation")
@@ -18,7 +19,8 @@ def write_summary(out: Path, seconds: dict[str, float], peak_mb: float) -> dict[
     if previous.exists():
         peak_mb = max(peak_mb, json.loads(previous.read_text())["peak_memory_mb"])
     summary = {
-        "stages": seconds,
+        "stages": stages.seconds,
+        "wall_seconds": stages.wall,
         "peak_memory_mb": peak_mb,
         "dataset": metrics["dataset"]["counts"],
         "teacher": {
@@ -53,8 +55,8 @@ def print_summary(summary: dict[str, Any], out: Path, *, local: bool) -> None:
     print("\npublished:" + ("   (make hub serves it, make space opens the explorer)" if local else ""))
     for name, address in summary["release"]["addresses"].items():
         print(f"  {name:8} {address}")
-    total = sum(summary["stages"].values())
-    print(f"\n{total:.0f} s of work, at most {summary['peak_memory_mb']:.0f} MB; see {out / 'summary.json'}")
+    seconds = summary["wall_seconds"]
+    print(f"\n{seconds:.0f} s in all, at most {summary['peak_memory_mb']:.0f} MB; see {out / 'summary.json'}")
 
 
 def _size(folder: Path) -> int:

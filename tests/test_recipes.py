@@ -76,10 +76,34 @@ def test_a_stage_is_timed_when_it_worked_and_not_when_nothing_changed(tmp_path, 
     again = Stages(record)
     again.run(stage_writing(tmp_path / "result", "one"), "1/1")
     assert again.worked == []
-    assert again.seconds == stages.seconds == json.loads(record.read_text())
+    assert again.seconds == stages.seconds == json.loads(record.read_text())["seconds"]
     again.run(stage_writing(tmp_path / "result", "two"), "1/1")
     assert again.worked == ["write"]
     assert "unchanged" in capsys.readouterr().out
+
+
+def test_two_stages_run_at_the_same_time_and_are_timed_apart(tmp_path):
+    def sleeping(name: str, seconds: float, quiet: bool = False) -> Stage:
+        result = tmp_path / name
+        program = (
+            f"import pathlib, time; time.sleep({seconds}); pathlib.Path({str(result)!r}).write_text('x')"
+        )
+        return Stage(name, "waits", ["-c", program], result, quiet=quiet)
+
+    stages = Stages(tmp_path / "stages.json")
+    stages.run(sleeping("busy", 2.0), "1-2/2", beside=sleeping("waiting", 1.5, quiet=True))
+    assert set(stages.worked) == {"busy", "waiting"}
+    assert stages.seconds["waiting"] < stages.seconds["busy"]
+    assert stages.wall < stages.seconds["waiting"] + stages.seconds["busy"]
+
+
+def test_when_one_of_two_stages_fails_the_other_is_stopped(tmp_path):
+    waiting = Stage("waiting", "waits", ["-c", "import time; time.sleep(60)"], tmp_path / "never")
+    failing = stage_writing(tmp_path / "half", "half", code=3)
+    started = time.monotonic()
+    with pytest.raises(StageError, match="exit code 3"):
+        Stages(tmp_path / "stages.json").run(waiting, "1-2/2", beside=failing)
+    assert time.monotonic() - started < 30
 
 
 def test_a_failing_stage_stops_the_run_with_its_exit_code(tmp_path):
