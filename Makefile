@@ -1,11 +1,13 @@
 # make demo | test | check | bench | readme | hub | space | clean | distclean
-# Variables: SOURCE="log.csv anima.db" (real logs to learn from), HUB=URL (publish there instead of locally),
+# Variables: SOURCE="log.csv anima.db" (real logs to learn from), TIMEZONE=Europe/Berlin (of their times without a zone),
+# HUB=URL (publish there instead of locally),
 # RECIPE=recipes/demo.yaml, OUT=artifacts/demo, PYTHON=python3.
 
 PYTHON ?= python3
 RECIPE ?= recipes/demo.yaml
 OUT ?= artifacts/demo
 SOURCE ?=
+TIMEZONE ?=
 HUB ?=
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -13,7 +15,7 @@ PY := $(VENV)/bin/python
 .PHONY: demo test check format bench readme hub space setup clean distclean
 
 demo: setup
-	@$(PY) -m recipes.run --recipe $(RECIPE) --out $(OUT) $(foreach s,$(SOURCE),--source $(s)) $(if $(HUB),--hub $(HUB))
+	@$(PY) -m recipes.run --recipe $(RECIPE) --out $(OUT) $(foreach s,$(SOURCE),--source $(s)) $(if $(TIMEZONE),--timezone $(TIMEZONE)) $(if $(HUB),--hub $(HUB))
 
 test: setup
 	@$(PY) -m pytest
@@ -49,4 +51,4 @@ clean:
 	rm -rf artifacts dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 distclean: clean
-	rm -rf .venv .venv-device
+	rm -rf .venv

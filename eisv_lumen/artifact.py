@@ -12,7 +12,6 @@ The work folder's name carries the build's identity, so a killed stage finds its
 others.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -25,7 +24,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any, Self
 
-from eisv_lumen.errors import ArtifactError, ResourceError, SourceError
+from eisv_lumen.errors import PLACE_UNUSABLE, ArtifactError, ResourceError, SourceError
 
 SCHEMA_VERSION = 1
 MANIFEST, METRICS, CARD = "manifest.json", "metrics.json", "README.md"
@@ -41,7 +40,6 @@ _RECORDED_LIBRARIES = (
     "optimum",
     "huggingface_hub",
 )
-_PLACE_UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _BYTES_NEEDED = 64 * 1024 * 1024
 _ASIDE = "replaced"
 
@@ -301,7 +299,7 @@ def build(
         _publish(work.folder, out)
         remove_stale_work(out)
     except OSError as error:
-        if error.errno not in _PLACE_UNUSABLE:
+        if error.errno not in PLACE_UNUSABLE:
             raise
         raise _resource_error(out, error) from error
     finally:

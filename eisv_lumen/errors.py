@@ -1,7 +1,11 @@
 """Typed errors, each worded as what was found, what was expected, and the next command to run."""
 
+import errno
 import sys
 from collections.abc import Callable
+
+PLACE_UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+"""Errors of the operating system that a person can mend: no space, no permission, no such folder."""
 
 
 class LumenError(Exception):
@@ -75,9 +79,23 @@ def exit_with_reason(main: Callable[[], int | None]) -> None:
     try:
         code = main()
     except LumenError as error:
-        print(f"error: {type(error).__name__}\n{error}", file=sys.stderr)
-        code = error.exit_code
+        code = _say(error)
+    except OSError as error:
+        if error.errno not in PLACE_UNUSABLE:
+            raise
+        code = _say(
+            ResourceError(
+                found=f"{error.filename or 'a file'}: {error.strerror}",
+                expected="a writable place with free space",
+                next="mend its permissions or free some space, then run the same command again",
+            )
+        )
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         code = 130
     sys.exit(code or 0)
+
+
+def _say(error: LumenError) -> int:
+    print(f"error: {type(error).__name__}\n{error}", file=sys.stderr)
+    return error.exit_code

@@ -228,10 +228,13 @@ def readings_to_series(
     again = repeated(readings.times)
     report.drop("repeated time", int(again.sum()))
     readings = readings[~again]
-    listener = AnimaFilter(site_pressure=site_pressure, smooth=smooth)
-    states = to_eisv(listener.update(readings))
-    for channel, count in listener.implausible.items():
+    readings, impossible = readings.plausible()
+    for channel, count in impossible.items():
         report.void(f"impossible {channel}", count)
+    valued = readings.present()
+    report.drop("no possible value", int((~valued).sum()))
+    readings = readings[valued]
+    states = to_eisv(AnimaFilter(site_pressure=site_pressure, smooth=smooth).update(readings))
     return Series.of(readings.times, states)
 
 
@@ -400,12 +403,13 @@ def _number(text: str) -> float:
 def _time(text: str, zone: tzinfo) -> float:
     text = text.strip()
     try:
+        return float(text)  # first, because some numbers read as ISO 8601 basic dates too
+    except ValueError:
+        pass
+    try:
         moment = datetime.fromisoformat(text.replace("/", "-"))
     except ValueError:
-        try:
-            return float(text)
-        except ValueError:
-            return np.nan
+        return np.nan
     return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
 
 

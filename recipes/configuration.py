@@ -71,7 +71,7 @@ class Recipe:
         """
         try:
             content = yaml.safe_load(Path(path).read_text("utf-8"))
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise _wrong(f"{path}: {type(error).__name__}", "a readable YAML recipe") from error
         sections: dict[str, Any] = {
             "record": Record,
@@ -87,6 +87,7 @@ class Recipe:
                 name: sections[name](**value) if name in sections else value
                 for name, value in content.items()
             }
+            values["configurations"] = dict(values.get("configurations") or {})
             values["sources"] = tuple(values.get("sources") or ())
             return cls(path=Path(path), **values)
         except TypeError as error:

@@ -84,14 +84,21 @@ class Device:
 
     def _run(self, command: list[str | Path], *, quiet: bool) -> str:
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.home), "HF_HUB_DISABLE_XET": "1"}
-        done = subprocess.run(
-            [str(part) for part in command],
-            env=environment,
-            cwd=self.home,
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS_TO_ACT,
-        )
+        try:
+            done = subprocess.run(
+                [str(part) for part in command],
+                env=environment,
+                cwd=self.home,
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS_TO_ACT,
+            )
+        except subprocess.TimeoutExpired:
+            raise DeviceError(
+                found=f"{Path(command[0]).name} {command[1]} took longer than {_SECONDS_TO_ACT} s",
+                expected="an answer",
+                next="set a smaller device.every in the recipe, or run the same command again",
+            ) from None
         if done.returncode:
             raise DeviceError(
                 found=f"{Path(command[0]).name} {command[1]} failed: {done.stderr.strip()[-1000:]}",

@@ -13,6 +13,7 @@ from pathlib import Path
 import huggingface_hub
 
 from eisv_lumen.errors import HubError, exit_with_reason
+from eisv_lumen.hub_client import client, hub_errors
 from hub.local import start
 from recipes.configuration import LocalHub, Recipe
 
@@ -44,7 +45,8 @@ def open_hub(settings: LocalHub, url: str | None) -> Iterator[Hub]:
         url: A Hub elsewhere; its token is HF_TOKEN or the one that `hf auth login` stored.
 
     Raises:
-        HubError: No token for a Hub elsewhere, or the local Hub did not start (a port in use, say).
+        HubError: No token for a Hub elsewhere, one it refuses, no answer, or the local Hub did not start
+            (a port in use, say).
     """
     if url:
         token = os.environ.get("HF_TOKEN") or huggingface_hub.get_token()
@@ -52,6 +54,8 @@ def open_hub(settings: LocalHub, url: str | None) -> Iterator[Hub]:
             raise HubError(
                 found=f"no token for {url}", expected="HF_TOKEN or a login", next="run: hf auth login"
             )
+        with hub_errors("check the token", url):
+            client(url, token).whoami()
         yield Hub(url.rstrip("/"), token, local=False)
         return
     root = Path(settings.root)
@@ -81,7 +85,8 @@ def _running(root: Path, token: str) -> Hub | None:
     """A Hub that serves this very root already (a `make hub` in another terminal)."""
     try:
         url = json.loads((root / "ready.json").read_text())["url"]
-        huggingface_hub.HfApi(endpoint=url, token=token).whoami()
+        with hub_errors("find the local Hub", url):
+            client(url, token).whoami()
     except (OSError, ValueError, KeyError):
         return None
     return Hub(url, token, local=True)

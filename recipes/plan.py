@@ -16,7 +16,7 @@ def wheel_path(out: Path) -> Path:
     return out / "wheel" / f"eisv_lumen-{__version__}-py3-none-any.whl"
 
 
-def building(recipe: Recipe, out: Path, sources: list[Path]) -> list[Stage]:
+def building(recipe: Recipe, out: Path, sources: list[Path], timezone: str) -> list[Stage]:
     """From sensors to evaluated folders with their cards; the first two need nothing and run side by side."""
 
     def folders(*names: str) -> list[str | Path]:
@@ -50,6 +50,7 @@ def building(recipe: Recipe, out: Path, sources: list[Path]) -> list[Stage]:
             "cuts windows from the real logs, fills up rare shapes synthetically, labels and splits them",
             "dataset_builder.build",
             *(part for log in logs for part in ("--source", log)),
+            *("--timezone", timezone),
             *config("dataset"),
         ),
         stage(

@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=Path("recipes/demo.yaml"))
     parser.add_argument("--out", type=Path, default=Path("artifacts/demo"))
     parser.add_argument("--source", type=Path, action="append", default=[], help="a sensor log or anima.db")
+    parser.add_argument("--timezone", default="UTC", help="zone of times in the sources that name none")
     parser.add_argument("--hub", help="publish to this Hub instead of the local one")
     arguments = parser.parse_args()
     recipe = Recipe.read(arguments.recipe)
@@ -33,13 +34,13 @@ def main() -> None:
         if not source.exists():
             raise SourceError(found=f"no file {source}", expected="a log or database", next="check SOURCE=")
     out: Path = arguments.out
-    stages = Stages(out / "stages.json")
-    recording, base, *steps = building(recipe, out, arguments.source)
-    total = len(steps) + 5
-    stages.run(base, f"1-2/{total}", beside=recording)
-    for number, stage in enumerate(steps, 3):
-        stages.run(stage, f"{number}/{total}")
-    with open_hub(recipe.hub, arguments.hub) as hub:
+    with open_hub(recipe.hub, arguments.hub) as hub:  # first: a wrong token must not cost a training
+        stages = Stages(out / "stages.json")
+        recording, base, *steps = building(recipe, out, arguments.source, arguments.timezone)
+        total = len(steps) + 5
+        stages.run(base, f"1-2/{total}", beside=recording)
+        for number, stage in enumerate(steps, 3):
+            stages.run(stage, f"{number}/{total}")
         version = plan_version(recipe, out, hub)
         for number, stage in enumerate(publishing(recipe, out, hub, version), len(steps) + 3):
             stages.run(stage, f"{number}/{total}")

@@ -5,10 +5,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from huggingface_hub import HfApi
-from huggingface_hub.errors import RepositoryNotFoundError
-
 from eisv_lumen.artifact import CARD, canonical_json, hash_files, sha256_file, write_json
+from eisv_lumen.hub_client import HubNotFoundError, client, hub_errors
 from eisv_lumen.versions import Version
 from recipes.configuration import REPOSITORIES, Recipe
 from recipes.local_hub import Hub
@@ -41,7 +39,8 @@ def next_version(tags: list[str], first: str) -> str:
 
 def _tags(hub: Hub, repo_id: str) -> list[str]:
     try:
-        refs = HfApi(endpoint=hub.url, token=hub.token).list_repo_refs(repo_id)
-    except RepositoryNotFoundError:
+        with hub_errors(f"list the releases of {repo_id}", hub.url):
+            refs = client(hub.url, hub.token).list_repo_refs(repo_id)
+    except HubNotFoundError:
         return []
     return [tag.name for tag in refs.tags]

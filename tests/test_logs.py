@@ -163,3 +163,15 @@ def test_real_logs(shared_data):
     assert len(series) == 24_604 and report.ignored == ["ambient_temp_p_c"] and not report.dropped
     assert series.step == 10.0
     assert 0.3 < series.states[:, 0].mean() < 0.45  # about 36 °C at the processor, 27 °C around it
+
+
+def test_readings_that_are_all_impossible_are_no_states(tmp_path):
+    path = tmp_path / "impossible.csv"
+    path.write_text("timestamp,cpu_temp_c\n" + "".join(f"{1.7e9 + 2 * i},inf\n" for i in range(40)))
+    with pytest.raises(SourceError, match="impossible|no possible value|20"):
+        read_states(path)
+
+
+def test_a_blank_time_does_not_change_how_the_others_are_read():
+    times = parse_times(["1710123012345", "", "1710123014345"], UTC)
+    assert times[0] == 1710123012.345 and np.isnan(times[1]) and times[2] == 1710123014.345

@@ -2,14 +2,17 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from eisv_lumen.errors import ConfigurationError
+from hub.local import start
 from recipes.configuration import Recipe
 from recipes.stages import Stage, StageError, Stages
 from recipes.version import next_version
@@ -124,6 +127,49 @@ def test_a_missing_source_leaves_with_two_and_writes_nothing(tmp_path):
     assert done.returncode == 2
     assert "found: no file" in done.stderr and "next:" in done.stderr
     assert not out.exists()
+
+
+def run_recipe(tmp_path: Path, *arguments: str, **hub: object) -> subprocess.CompletedProcess[str]:
+    settings = yaml.safe_load(DEMO.read_text())
+    settings["hub"] = {"root": str(tmp_path / "hub"), "port": 0, **hub}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-m", "recipes.run", "--recipe", recipe, "--out", tmp_path / "out", *arguments]
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    variables["HF_HOME"] = str(tmp_path / "hf")
+    return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=120)
+
+
+def test_an_occupied_port_is_told_before_anything_is_trained(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = run_recipe(tmp_path, port=taken.getsockname()[1])
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "next:" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_hub_elsewhere_needs_a_token_and_an_answer_before_anything_is_trained(tmp_path, monkeypatch):
+    done = run_recipe(tmp_path, "--hub", "http://127.0.0.1:9")
+    assert done.returncode == 2 and "no token" in done.stderr
+    monkeypatch.setenv("HF_TOKEN", "hf_nobody")
+    (tmp_path / "hf").mkdir(exist_ok=True)
+    (tmp_path / "hf" / "token").write_text("hf_nobody")
+    done = run_recipe(tmp_path, "--hub", "http://127.0.0.1:9")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "127.0.0.1:9" in done.stderr and "hf_nobody" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_token_is_told_before_anything_is_trained(tmp_path):
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "token").write_text("hf_wrong")
+    with start(tmp_path / "other") as hub:
+        done = run_recipe(tmp_path, "--hub", hub.url)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "hf_wrong" not in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_killed_run_stops_its_stage_too(tmp_path):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from eisv_lumen.artifact import METRICS, Manifest
+from eisv_lumen.artifact import Manifest
 from eisv_lumen.errors import ArtifactError, ConfigurationError, HubError, ResourceError
 
 Precision = Literal["fp32", "bf16"]
@@ -110,17 +110,6 @@ def load_teacher(teacher: Path, base: Path | None, precision: Precision = "fp32"
     merged = adapted.merge_and_unload().eval()
     merged.requires_grad_(False)
     return merged, tokenizer
-
-
-def base_repository(base: Path | None, reference: BaseReference) -> str:
-    """The repository name that a base folder itself gives (made by this kit), else the configured one."""
-    import json
-
-    if base is not None and (base / METRICS).is_file():
-        return json.loads((base / "manifest.json").read_text("utf-8"))["configuration"].get(
-            "repo_id", reference.repo
-        )
-    return reference.repo
 
 
 def out_of_memory(what: str) -> ResourceError:

@@ -125,22 +125,6 @@ def open_accounts(file: Path, given: str | None, user: str) -> Accounts:
     return accounts.with_token(given, owner) if given is not None else accounts
 
 
-def write_token(file: Path) -> str:
-    """The first token with the write role in a tokens file.
-
-    Raises:
-        InputError: When the file holds none.
-    """
-    for token, account in _read_tokens(file).items():
-        if account.role == "write":
-            return token
-    raise InputError(
-        found=f"no write token in {file.name}",
-        expected="at least one token with role write",
-        next=f"delete {file.name}, so that the next start writes a new one, or start with --token",
-    )
-
-
 def _write_tokens(file: Path, accounts: dict[str, Account]) -> None:
     tokens = {
         token: {"user": account.user, "role": account.role, "namespaces": sorted(account.namespaces)}
