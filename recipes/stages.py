@@ -80,7 +80,12 @@ class Stages:
             print(f"\n[{number}] {member.name}: {member.why}{meanwhile}", flush=True)
         before = {member.name: fingerprint(member.result) for member in group}
         started = time.monotonic()
-        ended = _run(group)
+        try:
+            ended = _run(group)
+        except BaseException:
+            self.wall = round(self.wall + time.monotonic() - started, 1)
+            self._write()
+            raise
         for member in group:
             if before[member.name] is not None and fingerprint(member.result) == before[member.name]:
                 print(f"      {member.name}: stands already, unchanged", flush=True)
@@ -90,6 +95,12 @@ class Stages:
             print(f"      {member.name}: {self.seconds[member.name]:.0f} s", flush=True)
         if before != {member.name: fingerprint(member.result) for member in group}:
             self.wall = round(self.wall + time.monotonic() - started, 1)
+            self._write()
+
+    def _write(self) -> None:
+        if (
+            self.record.parent.is_dir()
+        ):  # a stage that was refused has written nothing, and so does its timing
             write_json(self.record, {"seconds": self.seconds, "wall": self.wall})
 
 
