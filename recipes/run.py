@@ -6,16 +6,14 @@ Finished stages are skipped and a killed one goes on where it was; a run with no
 """
 
 import argparse
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
 from eisv_lumen.errors import SourceError, exit_with_reason
 from recipes.configuration import Recipe
 from recipes.local_hub import open_hub
 from recipes.plan import building, publishing
-from recipes.stages import Stages, peak_memory_mb
+from recipes.stages import Stages, leave_on_kill, peak_memory_mb
 from recipes.summary import print_summary, write_summary
 from recipes.version import plan_version
 
@@ -50,12 +48,7 @@ def main() -> None:
         print("\neverything stood already: nothing was changed")
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    """Leave like Ctrl-C on a plain kill, so that the stage and the Hub are stopped too."""
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _terminate)
+    leave_on_kill()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     exit_with_reason(main)

@@ -11,6 +11,7 @@ from eisv_lumen.errors import ArtifactError, exit_with_reason
 from recipes.configuration import Recipe
 from recipes.local_hub import open_hub
 from recipes.plan import RELEASE_RECORD
+from recipes.stages import leave_on_kill
 
 
 def main() -> int:
@@ -40,9 +41,11 @@ def main() -> int:
         try:
             return app.wait()
         except KeyboardInterrupt:
+            app.terminate()
             app.wait(timeout=20)
             return 0
 
 
 if __name__ == "__main__":
+    leave_on_kill()
     exit_with_reason(main)

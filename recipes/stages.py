@@ -4,12 +4,14 @@ import hashlib
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 from eisv_lumen.artifact import MANIFEST, write_json
 from eisv_lumen.errors import LumenError
@@ -102,6 +104,15 @@ class Stages:
             self.record.parent.is_dir()
         ):  # a stage that was refused has written nothing, and so does its timing
             write_json(self.record, {"seconds": self.seconds, "wall": self.wall})
+
+
+def leave_on_kill() -> None:
+    """Leave like Ctrl-C on a plain kill, so that what this process started is stopped too."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def fingerprint(result: Path) -> str | None:
