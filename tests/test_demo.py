@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,6 +28,13 @@ def environment(home: Path) -> dict[str, str]:
     return {**kept, "HF_HOME": str(home), "PYTHONUNBUFFERED": "1"}
 
 
+def free_port() -> int:
+    """A port for all runs of one folder: the addresses that a release records name it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def kill_during(arguments: list[str], variables: dict[str, str], stage: str) -> int:
     """Start a run, kill it some seconds after a stage began, and return its exit code."""
     process = subprocess.Popen(arguments, env=variables, stdout=subprocess.PIPE, text=True)
@@ -46,7 +54,7 @@ def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     settings = yaml.safe_load(Path("recipes/demo.yaml").read_text())
     settings["record"] = {"seconds": 15, "hz": 2}
-    settings["hub"] = {"root": str(folder / "hub"), "port": 0}
+    settings["hub"] = {"root": str(folder / "hub"), "port": free_port()}
     settings["device"]["every"] = 0.25
     student = yaml.safe_load(Path(settings["configurations"]["student"]).read_text())
     student.update(steps=200, listening={**student["listening"], "steps": 1000})  # enough for Gate 2
