@@ -1,11 +1,9 @@
-"""The baseline: windows as lists of dicts, derivatives and rules in plain loops, JSON columns.
+"""The baseline: windows as lists of dicts, derivatives and rules in plain loops.
 
 This is how such a dataset is built without arrays; `benchmarks.run` measures the kit against it.
 """
 
 import itertools
-import json
-from typing import Any
 
 State = dict[str, float]
 DIMENSIONS = ("E", "I", "S", "V")
@@ -53,21 +51,7 @@ def classify(states: list[State]) -> str:
     return "settled_presence"
 
 
-def rows(states: list[State], length: int = 20, stride: int = 10) -> list[dict[str, Any]]:
-    """Windows as rows with JSON columns, in the schema of the published dataset."""
-    built = []
-    for start in range(0, len(states) - length + 1, stride):
-        window = states[start : start + length]
-        built.append(
-            {
-                "shape": classify(window),
-                "eisv_states": json.dumps(window),
-                "derivatives": json.dumps(
-                    [{f"d{k}": v for k, v in rate.items()} for rate in derivatives(window)]
-                ),
-                "t_start": window[0]["t"],
-                "t_end": window[-1]["t"],
-                "provenance": "lumen_real",
-            }
-        )
-    return built
+def labelled(states: list[State], length: int = 20, stride: int = 10) -> list[str]:
+    """The published label of every window of a log."""
+    starts = range(0, len(states) - length + 1, stride)
+    return [classify(states[start : start + length]) for start in starts]

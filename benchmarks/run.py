@@ -55,7 +55,7 @@ def building() -> list[Measurement]:
     ]
     windows = sliding(states, times)
     fast = seconds(lambda: classify(sliding(states, times), "published"))
-    slow = seconds(lambda: plain_builder.rows(plain), repeats=1)
+    slow = seconds(lambda: plain_builder.labelled(plain), repeats=1)
     many = windows[np.tile(np.arange(len(windows)), 20)]
     loop = seconds(
         lambda: [plain_builder.classify(plain[i : i + 20]) for i in range(0, 10_000, 10)], repeats=1

@@ -14,6 +14,7 @@ import yaml
 from eisv_lumen.errors import ConfigurationError
 from hub.local import start
 from recipes.configuration import Recipe
+from recipes.readme import README, filled
 from recipes.stages import Stage, StageError, Stages
 from recipes.version import next_version
 
@@ -64,6 +65,11 @@ def test_a_missing_recipe_is_refused(tmp_path):
 )
 def test_the_next_version_follows_the_newest_semantic_tag(tags, expected):
     assert next_version(tags, "0.1.0") == expected
+
+
+def test_the_readme_shows_what_was_measured_and_nothing_else():
+    text = README.read_text("utf-8")
+    assert filled(text) == text
 
 
 def stage_writing(path: Path, text: str, code: int = 0) -> Stage:
@@ -179,7 +185,8 @@ def test_a_killed_run_stops_its_stage_too(tmp_path):
         f"pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\ntime.sleep(120)\n"
     )
     runner.write_text(
-        "from pathlib import Path\nfrom recipes.stages import Stage, Stages, leave_on_kill\nleave_on_kill()\n"
+        "from pathlib import Path\nfrom recipes.readme import README, filled
+from recipes.stages import Stage, Stages, leave_on_kill\nleave_on_kill()\n"
         f"stage = Stage('wait', 'waits', [{str(waiting)!r}], Path({str(tmp_path / 'result')!r}))\n"
         f"Stages(Path({str(tmp_path / 'stages.json')!r})).run(stage, '1/1')\n"
     )
