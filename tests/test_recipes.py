@@ -185,8 +185,7 @@ def test_a_killed_run_stops_its_stage_too(tmp_path):
         f"pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\ntime.sleep(120)\n"
     )
     runner.write_text(
-        "from pathlib import Path\nfrom recipes.readme import README, filled
-from recipes.stages import Stage, Stages, leave_on_kill\nleave_on_kill()\n"
+        "from pathlib import Path\nfrom recipes.stages import Stage, Stages, leave_on_kill\nleave_on_kill()\n"
         f"stage = Stage('wait', 'waits', [{str(waiting)!r}], Path({str(tmp_path / 'result')!r}))\n"
         f"Stages(Path({str(tmp_path / 'stages.json')!r})).run(stage, '1/1')\n"
     )
