@@ -42,6 +42,7 @@ def main() -> None:
         version = plan_version(recipe, out, hub)
         for number, stage in enumerate(publishing(recipe, out, hub, version), len(steps) + 3):
             stages.run(stage, f"{number}/{total}")
+        stages.finish()
         summary = write_summary(out, stages, peak_memory_mb())
     print_summary(summary, out, local=hub.local)
     if not stages.worked:

@@ -63,6 +63,7 @@ class Stages:
         kept = json.loads(record.read_text()) if record.exists() else {}
         self.seconds: dict[str, float] = kept.get("seconds", {})
         self.wall: float = kept.get("wall", 0.0)
+        self._complete: bool = kept.get("complete", False)
         self.worked: list[str] = []
 
     def run(self, stage: Stage, number: str, beside: Stage | None = None) -> None:
@@ -85,8 +86,7 @@ class Stages:
         try:
             ended = _run(group)
         except BaseException:
-            self.wall = round(self.wall + time.monotonic() - started, 1)
-            self._write()
+            self._spent(time.monotonic() - started)
             raise
         for member in group:
             if before[member.name] is not None and fingerprint(member.result) == before[member.name]:
@@ -96,14 +96,24 @@ class Stages:
             self.seconds[member.name] = round(ended[member.name] - started, 1)
             print(f"      {member.name}: {self.seconds[member.name]:.0f} s", flush=True)
         if before != {member.name: fingerprint(member.result) for member in group}:
-            self.wall = round(self.wall + time.monotonic() - started, 1)
-            self._write()
+            self._spent(time.monotonic() - started)
+
+    def finish(self) -> None:
+        """The recipe is done: work from now on is another run's."""
+        self._complete = True
+        self._write()
+
+    def _spent(self, seconds: float) -> None:
+        """Count work of this run, over all its interruptions."""
+        self.wall = round((0.0 if self._complete else self.wall) + seconds, 3)
+        self._complete = False
+        self._write()
 
     def _write(self) -> None:
         if (
             self.record.parent.is_dir()
         ):  # a stage that was refused has written nothing, and so does its timing
-            write_json(self.record, {"seconds": self.seconds, "wall": self.wall})
+            write_json(self.record, {"seconds": self.seconds, "wall": self.wall, "complete": self._complete})
 
 
 def leave_on_kill() -> None:

@@ -115,6 +115,24 @@ def test_when_one_of_two_stages_fails_the_other_is_stopped(tmp_path):
     assert time.monotonic() - started < 30
 
 
+def test_time_adds_up_over_interruptions_and_starts_afresh_after_a_finished_run(tmp_path):
+    record, result = tmp_path / "stages.json", tmp_path / "result"
+    with pytest.raises(StageError):
+        Stages(record).run(stage_writing(tmp_path / "half", "half", code=1), "1/1")
+    interrupted = Stages(record).wall
+    assert interrupted > 0
+    resumed = Stages(record)
+    resumed.run(stage_writing(result, "one"), "1/1")
+    assert resumed.wall > interrupted
+    resumed.finish()
+    idle = Stages(record)
+    idle.run(stage_writing(result, "one"), "1/1")
+    assert idle.wall == resumed.wall
+    after = Stages(record)
+    after.run(stage_writing(result, "two"), "1/1")
+    assert after.wall < resumed.wall
+
+
 def test_a_failing_stage_stops_the_run_with_its_exit_code(tmp_path):
     stages = Stages(tmp_path / "stages.json")
     with pytest.raises(StageError, match="exit code 2") as caught:
