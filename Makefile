@@ -35,6 +35,7 @@ readme: setup
 
 bench: setup
 	@$(PY) -m benchmarks.run --out artifacts/bench.json
+	@$(PY) -m benchmarks.building --curve
 
 hub: setup
 	@$(PY) -m recipes.local_hub --recipe $(RECIPE)

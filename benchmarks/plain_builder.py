@@ -1,12 +1,136 @@
-"""The baseline: windows as lists of dicts, derivatives and rules in plain loops.
+"""The baseline: an `anima.db` into the published rows by plain loops over dicts, everything in memory.
 
-This is how such a dataset is built without arrays; `benchmarks.run` measures the kit against it.
+python -m benchmarks.plain_builder anima.db out.parquet
+
+This is how such a dataset is built without arrays: it reads row by row, cuts windows of 20 states every 10,
+labels them by the published rules and writes JSON texts into one Parquet file. It draws no expressions of its
+own, only those that were really said are in its rows. `benchmarks.building` measures the kit against it.
 """
 
+import argparse
+import bisect
+import contextlib
 import itertools
+import json
+import sqlite3
+import statistics
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Row = dict[str, Any]
 State = dict[str, float]
 DIMENSIONS = ("E", "I", "S", "V")
+LENGTH, STRIDE = 20, 10
+GAP_FACTOR = 10.0
+SCHEMA = pa.schema(
+    [
+        ("shape", pa.string()),
+        ("eisv_states", pa.string()),
+        ("derivatives", pa.string()),
+        ("t_start", pa.float64()),
+        ("t_end", pa.float64()),
+        ("provenance", pa.string()),
+        ("tokens", pa.string()),
+        ("n_expressions", pa.int64()),
+    ]
+)
+
+
+def build(database: Path, out: Path) -> int:
+    """Write the rows of a database; returns their number."""
+    with contextlib.closing(
+        sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)
+    ) as connection:
+        connection.row_factory = sqlite3.Row
+        history = read(
+            connection,
+            "SELECT timestamp, warmth, clarity, stability, presence FROM state_history ORDER BY id",
+        )
+        spoken = read(connection, "SELECT timestamp, tokens FROM primitive_history ORDER BY timestamp")
+    states = [state_of(row) for row in history]
+    expressions = [
+        {"t": seconds_of(row["timestamp"]), "tokens": row["tokens"].replace(",", " ").split()}
+        for row in spoken
+    ]
+    found = [window for stretch in stretches(states) for window in windows(stretch)]
+    rows = [row_of(window, said_within(window, expressions)) for window in found]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), out)
+    return len(rows)
+
+
+def read(connection: sqlite3.Connection, query: str) -> list[Row]:
+    """All rows of a query as dicts."""
+    return [dict(row) for row in connection.execute(query)]
+
+
+def state_of(row: Row) -> State:
+    """Seconds since the epoch and E, I, S, V of an anima state."""
+    return {
+        "t": seconds_of(row["timestamp"]),
+        "E": row["warmth"],
+        "I": row["clarity"],
+        "S": 1 - row["stability"],
+        "V": (1 - row["presence"]) * 0.3,
+    }
+
+
+def said_within(window: list[State], expressions: list[Row]) -> list[list[str]]:
+    """The expressions said from a window's first to its last state."""
+    first = bisect.bisect_left(expressions, window[0]["t"], key=lambda said: said["t"])
+    last = bisect.bisect_right(expressions, window[-1]["t"], key=lambda said: said["t"])
+    return [said["tokens"] for said in expressions[first:last]]
+
+
+def seconds_of(timestamp: str) -> float:
+    """Seconds since the epoch of an ISO text, UTC where it names no zone."""
+    moment = datetime.fromisoformat(timestamp)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def stretches(states: list[State]) -> list[list[State]]:
+    """The states between two gaps (ten times the median step) or steps of the clock backwards.
+
+    Of states at the same time the first counts.
+    """
+    steps = [after["t"] - before["t"] for before, after in itertools.pairwise(states)]
+    forward = [step for step in steps if step > 0]
+    longest = GAP_FACTOR * statistics.median(forward) if forward else 0.0
+    found: list[list[State]] = []
+    for state in states:
+        step = state["t"] - found[-1][-1]["t"] if found else -1.0
+        if not 0 <= step <= longest:
+            found.append([])
+        if step != 0:
+            found[-1].append(state)
+    return found
+
+
+def windows(states: list[State], length: int = LENGTH, stride: int = STRIDE) -> Iterator[list[State]]:
+    """Windows of consecutive states."""
+    for start in range(0, len(states) - length + 1, stride):
+        yield states[start : start + length]
+
+
+def row_of(window: list[State], said: list[list[str]]) -> Row:
+    """A window as a row of the published schema."""
+    rates = derivatives(window)
+    return {
+        "shape": classify(window, rates),
+        "eisv_states": json.dumps(window),
+        "derivatives": json.dumps(
+            [{"t": r["t"], **{f"d{name}": r[name] for name in DIMENSIONS}} for r in rates]
+        ),
+        "t_start": window[0]["t"],
+        "t_end": window[-1]["t"],
+        "provenance": "lumen_real",
+        "tokens": json.dumps(said),
+        "n_expressions": len(said),
+    }
 
 
 def derivatives(states: list[State]) -> list[State]:
@@ -23,10 +147,10 @@ def derivatives(states: list[State]) -> list[State]:
     return rates
 
 
-def classify(states: list[State]) -> str:
-    """The published rules on one window, first match wins."""
-    first = derivatives(states)
-    second = derivatives(first)
+def classify(states: list[State], first: list[State] | None = None) -> str:
+    """The published rules on one window, first match wins; `first` are its derivatives where known."""
+    if first is None:
+        first = derivatives(states)
     energy = [state["E"] for state in states]
     entropy = [state["S"] for state in states]
     mean = {name: sum(rate[name] for rate in first) / len(first) if first else 0.0 for name in DIMENSIONS}
@@ -45,13 +169,25 @@ def classify(states: list[State]) -> str:
     if mean["E"] < -0.05:
         return "falling_energy"
     rates = [abs(rate[name]) for rate in first for name in DIMENSIONS]
-    bends = [abs(rate[name]) for rate in second for name in DIMENSIONS]
+    bends = [abs(rate[name]) for rate in derivatives(first) for name in DIMENSIONS]
     if max(rates, default=0) < 0.05 and max(bends, default=0) < 0.05 and max(rates, default=0) > 1e-9:
         return "convergence"
     return "settled_presence"
 
 
-def labelled(states: list[State], length: int = 20, stride: int = 10) -> list[str]:
-    """The published label of every window of a log."""
-    starts = range(0, len(states) - length + 1, stride)
-    return [classify(states[start : start + length]) for start in starts]
+def labelled(states: list[State], length: int = LENGTH, stride: int = STRIDE) -> list[str]:
+    """The published label of every window of a log without gaps."""
+    return [classify(window) for window in windows(states, length, stride)]
+
+
+def main() -> None:
+    """Build one Parquet file from one database."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("database", type=Path)
+    parser.add_argument("out", type=Path)
+    arguments = parser.parse_args()
+    print(f"{arguments.out}: {build(arguments.database, arguments.out)} windows")
+
+
+if __name__ == "__main__":
+    main()

@@ -8,12 +8,14 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks import plain_builder
-from benchmarks.measurement import Measurement, seconds
+from benchmarks.classification import on_one_core, plain_states, walk
+from benchmarks.measurement import Measurement, rate, seconds
 from eisv_lumen.artifact import write_json
 from eisv_lumen.errors import exit_with_reason
 from eisv_lumen.rules import Rules
@@ -21,7 +23,7 @@ from eisv_lumen.series import sliding
 from eisv_lumen.shapes import classify
 from eisv_lumen.student import TrajectoryModel
 from eisv_lumen.synthetic import generate
-from eisv_lumen.vocabulary import DIMENSIONS, N_SHAPES
+from eisv_lumen.vocabulary import N_SHAPES
 
 N_STATES = 50_000
 N_VOICES = 21_449
@@ -34,7 +36,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("artifacts/bench.json"))
     parser.add_argument("--student", type=Path, default=Path("artifacts/demo/student"))
     arguments = parser.parse_args()
-    found = [*building(), voicing()]
+    found = [cutting(), *on_one_core(), voicing()]
     if arguments.student.is_dir():
         found += hearing(arguments.student)
     else:
@@ -46,31 +48,13 @@ def main() -> None:
     write_json(arguments.out, [asdict(figure) for figure in found])
 
 
-def building() -> list[Measurement]:
+def cutting() -> Measurement:
     """Cutting and labelling windows, against loops over dicts."""
     states, times = walk(N_STATES)
-    plain = [
-        {"t": time, **dict(zip(DIMENSIONS, state, strict=True))}
-        for time, state in zip(times.tolist(), states.tolist(), strict=True)
-    ]
-    windows = sliding(states, times)
+    plain = plain_states(states, times)
     fast = seconds(lambda: classify(sliding(states, times), "published"))
     slow = seconds(lambda: plain_builder.labelled(plain), repeats=1)
-    many = windows[np.tile(np.arange(len(windows)), 20)]
-    loop = seconds(
-        lambda: [plain_builder.classify(plain[i : i + 20]) for i in range(0, 10_000, 10)], repeats=1
-    )
-    labelled = [
-        rate(
-            f"classification, {rules} rules",
-            len(many),
-            "windows/s",
-            seconds(lambda rules=rules: classify(many, rules)),
-            len(many) * loop / 1000,
-        )
-        for rules in ("published", "robust")
-    ]
-    return [rate("windows cut and labelled", N_STATES, "states/s", fast, slow), *labelled]
+    return rate("windows cut and labelled", N_STATES, "states/s", fast, slow)
 
 
 def voicing() -> Measurement:
@@ -91,9 +75,9 @@ def hearing(folder: Path) -> list[Measurement]:
     for precision in ("fp32", "int8"):
         model = TrajectoryModel.from_pretrained(folder, precision=precision)
         model.infer(windows[0])
-        each = [seconds(lambda i=i, model=model: model.infer(windows[i]), repeats=1) for i in range(N_HEARD)]
+        each = [seconds(partial(model.infer, windows[i]), repeats=1) for i in range(N_HEARD)]
         median[precision] = float(np.median(each))
-        batched[precision] = seconds(lambda model=model: model.infer_batch(windows))
+        batched[precision] = seconds(partial(model.infer_batch, windows))
     memory, start = whole_process(folder)
     return [
         Measurement(
@@ -129,18 +113,6 @@ def whole_process(folder: Path) -> tuple[float, float]:
 
     fastest = seconds(start)
     return float(np.median([json.loads(output) for output in outputs])), fastest
-
-
-def walk(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """`[n, 4]` states of a slow random walk and their `[n]` times, 2 s apart."""
-    generator = np.random.default_rng(0)
-    steps = generator.normal(0, 0.004, (n, 4)).cumsum(axis=0)
-    return np.clip(0.5 + 0.3 * np.sin(steps), 0, 1) * [1, 1, 1, 0.3], np.arange(n) * 2.0
-
-
-def rate(name: str, n: int, unit: str, taken: float, baseline: float) -> Measurement:
-    """Things per second, beside the baseline's; both given as the seconds that n things took."""
-    return Measurement(name, n / taken, unit, n, n / baseline, baseline / taken)
 
 
 if __name__ == "__main__":

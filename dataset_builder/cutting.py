@@ -1,80 +1,178 @@
-"""Real windows: series cut at several time scales, within their splits."""
+"""Real windows: the states of a device at several time scales, divided by its plan, cut batch by batch."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
-from dataset_builder.configuration import DatasetSettings, scale_cadence
-from dataset_builder.sources import Content
-from dataset_builder.splits import assign, runs
-from dataset_builder.table import REAL, Table
-from eisv_lumen.layouts import SPLITS
-from eisv_lumen.series import Series, bin_means, sliding
+from dataset_builder.binning import binned
+from dataset_builder.configuration import NATIVE, DatasetSettings, scale_cadence
+from dataset_builder.splits import PURGED, Plan, block_borders, plan_blocks, plan_few
+from dataset_builder.spool import Spooled
 from eisv_lumen.shapes import classify
-from eisv_lumen.windows import Windows, concatenate
+from eisv_lumen.vocabulary import N_SHAPES
+from eisv_lumen.windows import Windows
 
-COARSER = 1.5
-"""A scale must be this much coarser than the log itself."""
+BATCH = 4096
+"""Windows worked on at once."""
+LATEST = 1.5
+"""An expression belongs to the last window that ended before it, at most this many strides ago."""
 _LONG_ENOUGH = 2
 """A scale decides how long blocks are where the log is at least this many of its windows long."""
 
 
-def cut_content(content: Content, settings: DatasetSettings) -> tuple[list[Table], int]:
-    """Windows of all devices of a source at all scales, and how many states the purge left out."""
-    tables, purged = [], 0
-    for number, (device, series) in enumerate(content.devices.items()):
-        split = _split(series, settings, np.random.default_rng([settings.seed, number]))
-        purged += int((split < 0).sum())
-        for which in range(len(SPLITS)):
-            parts = runs(series, split, which)
-            for scale in settings.scales:
-                cadence = scale_cadence(scale)
-                windows = cut(series, parts, cadence, settings)
-                if len(windows):
-                    tables.append(
-                        Table.of(
-                            windows,
-                            source=content.source.name,
-                            device=device,
-                            provenance=REAL,
-                            scale=scale,
-                            cadence=cadence or series.step,
-                            split=which,
-                        )
-                    )
-    return tables, purged
+@dataclass(frozen=True)
+class Stretch:
+    """Consecutive rows of one segment and one split.
+
+    Attributes:
+        split: Index into `SPLITS`.
+        start: First row.
+        stop: Row after the last.
+        again: How often the clock had stepped back, where it thereby repeats an earlier time; else 0.
+    """
+
+    split: int
+    start: int
+    stop: int
+    again: int
 
 
-def cut(series: Series, parts: list[slice], cadence: float | None, settings: DatasetSettings) -> Windows:
-    """Windows within the given stretches, of states as recorded or of their means over bins."""
-    if cadence is None:
-        return sliding(series.states, series.times, settings.length, settings.stride, within=[*parts])
-    none = sliding(series.states[:0], series.times[:0], settings.length, settings.stride)
-    if not cadence >= COARSER * series.step:
-        return none
-    found = [none]
-    for part in parts:
-        times, states = bin_means(series.times[part], series.states[part], cadence)
-        found.append(sliding(states, times, settings.length, settings.stride, within=[slice(0, len(times))]))
-    return concatenate(found)
+@dataclass(frozen=True)
+class Scale:
+    """A device's states at one time scale.
+
+    Attributes:
+        name: `native`, `30s`, …
+        cadence: Seconds between states.
+        series: The states.
+    """
+
+    name: str
+    cadence: float
+    series: Spooled
 
 
-def _split(series: Series, settings: DatasetSettings, generator: np.random.Generator) -> np.ndarray:
-    duration = float(np.ptp(series.times)) if len(series) else 0.0
-    spans = [settings.length * (scale_cadence(scale) or series.step) for scale in settings.scales]
+@dataclass(frozen=True)
+class Batch:
+    """N windows of one stretch.
+
+    Attributes:
+        row_times: `[M]` seconds since the epoch of the states they are cut from.
+        row_states: `[M, 4]` float32.
+        at: `[N, T]` rows of the states of each window.
+        until: `[N]` moment up to which an expression belongs to the window.
+        stretch: Where they were cut from.
+    """
+
+    row_times: np.ndarray
+    row_states: np.ndarray
+    at: np.ndarray
+    until: np.ndarray
+    stretch: Stretch
+
+    def __len__(self) -> int:
+        """Number of windows, N."""
+        return len(self.at)
+
+    @cached_property
+    def times(self) -> np.ndarray:
+        """`[N, T]` seconds since the epoch."""
+        return self.row_times[self.at]
+
+    @cached_property
+    def states(self) -> np.ndarray:
+        """`[N, T, 4]` float32."""
+        return self.row_states[self.at]
+
+
+def scales_of(series: Spooled, settings: DatasetSettings, folder: Path) -> list[Scale]:
+    """The time scales that a device's log is fine enough for; binned states are spooled below `folder`."""
+    found = []
+    for name in settings.scales:
+        cadence = scale_cadence(name)
+        if cadence is None:
+            found.append(Scale(NATIVE, series.step, series))
+        elif (coarse := binned(series, cadence, folder / name)) is not None:
+            found.append(Scale(name, cadence, coarse))
+    return found
+
+
+def plan_of(scales: Sequence[Scale], settings: DatasetSettings, generator: np.random.Generator) -> Plan:
+    """How a device's time is divided; shapes are spread over the splits as far as blocks allow."""
+    series = scales[0].series
+    shares = (settings.splits.validation, settings.splits.test)
+    purge = settings.splits.purge_states
+    sample = series.sample_times()
+    duration = float(np.ptp(sample)) if len(sample) else 0.0
+    spans = [settings.length * scale.cadence for scale in scales]
     longest = max((span for span in spans if duration >= _LONG_ENOUGH * span), default=min(spans))
-    return assign(
-        series,
-        shares=(settings.splits.validation, settings.splits.test),
-        purge=settings.splits.purge_states,
-        longest=longest,
-        generator=generator,
-        marks=_marks(series, settings),
-    )
+    borders = block_borders(sample, len(series), purge, longest)
+    if not len(borders):
+        return plan_few(sample, shares=shares, purge=purge)
+    counts = np.zeros((len(borders) + 1, N_SHAPES))
+    for scale in scales:
+        for batch in batches(scale, whole(scale.series), settings):
+            shapes = classify(Windows.of(batch.states, batch.times))
+            np.add.at(counts, (np.searchsorted(borders, batch.times[:, 0], side="right"), shapes), 1)
+    return plan_blocks(borders, counts, shares=shares, purge_seconds=purge * series.step, generator=generator)
 
 
-def _marks(series: Series, settings: DatasetSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Middle time and shape of the windows that the whole series would give."""
-    found = [cut(series, list(series.segments), scale_cadence(scale), settings) for scale in settings.scales]
-    windows = concatenate(found)
-    if not len(windows):
-        return np.zeros(0), np.zeros(0, np.int64)
-    return windows.times[:, windows.times.shape[1] // 2], classify(windows)
+def whole(series: Spooled) -> list[Stretch]:
+    """Every segment as one stretch, whatever the plan."""
+    return [Stretch(0, start, stop, again) for start, stop, again in _segments(series)]
+
+
+def stretches(scale: Scale, plan: Plan) -> Iterator[Stretch]:
+    """The stretches of a scale within one segment and one split each, in the order of the rows."""
+    for start, stop, again in _segments(scale.series):
+        split, first = PURGED, start
+        for at in range(start, stop, 1 << 16):
+            times = scale.series.read_times(at, min(at + (1 << 16), stop))
+            found = plan.of(times) if scale.name == NATIVE else plan.of_bins(times, scale.cadence)
+            changes = np.flatnonzero(np.diff(found, prepend=split))
+            for row in changes.tolist():
+                if split != PURGED:
+                    yield Stretch(split, first, at + row, again)
+                split, first = int(found[row]), at + row
+        if split != PURGED:
+            yield Stretch(split, first, stop, again)
+
+
+def window_count(stretch: Stretch, settings: DatasetSettings) -> int:
+    """Number of windows in a stretch."""
+    return max(stretch.stop - stretch.start - settings.length, -settings.stride) // settings.stride + 1
+
+
+def batches(scale: Scale, within: Sequence[Stretch], settings: DatasetSettings) -> Iterator[Batch]:
+    """The windows of stretches, at most `BATCH` at a time."""
+    length, stride = settings.length, settings.stride
+    offsets = np.arange(length)
+    for stretch in within:
+        count = window_count(stretch, settings)
+        for number in range(0, count, BATCH):
+            here = min(BATCH, count - number)
+            first = stretch.start + number * stride
+            # One stride more where there is one: until when does the last window listen?
+            rows = min(first + here * stride + length, stretch.stop)
+            times, states = scale.series.read(first, rows)
+            at = (np.arange(here) * stride)[:, None] + offsets
+            ends = times[at[:, -1]]
+            following = at[:, -1] + stride
+            listens = ends + LATEST * stride * scale.cadence
+            known = following < len(times)
+            following_end = times[np.minimum(following, len(times) - 1)]
+            until = np.where(known, np.minimum(listens, following_end), listens)
+            yield Batch(times, states, at, until, stretch)
+
+
+def _segments(series: Spooled) -> Iterator[tuple[int, int, int]]:
+    """First row and end of each segment, and its number of steps back where it repeats an earlier time."""
+    latest, steps_back = -np.inf, 0
+    for start, stop in series.parts():
+        begins = float(series.read_times(start, start + 1)[0])
+        steps_back += start > 0 and begins < float(series.read_times(start - 1, start)[0])
+        yield start, stop, steps_back if begins <= latest else 0
+        latest = max(latest, float(series.read_times(stop - 1, stop)[0]))

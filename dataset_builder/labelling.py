@@ -6,59 +6,120 @@ from typing import Any
 
 import numpy as np
 
-from dataset_builder.configuration import NATIVE, DatasetSettings
-from dataset_builder.sources import Content
-from dataset_builder.splits import TRAIN
-from dataset_builder.table import Table
+from dataset_builder.anima_db import Observed
+from dataset_builder.cutting import Batch
 from eisv_lumen.rules import Rules
 from eisv_lumen.vocabulary import MAX_TOKENS
 
-LATEST = 1.5
-"""An expression belongs to the last window that ended before it, at most this many strides ago."""
-
 
 @dataclass(frozen=True)
-class Spoken:
-    """Expressions of N windows.
+class Heard:
+    """What was really said at N windows.
 
     Attributes:
-        ids: `[N, 3]` said by the rules with feedback.
-        observed: `[N, 3]` really said, -1 where nothing was.
-        scores: `[N]` feedback on what was really said, NaN where there is none.
+        ids: `[N, 3]` expression ids, -1 where nothing was said.
+        scores: `[N]` feedback in [0, 1], NaN where there is none.
+        feedback: Per window the names of the signals it is from, None where nothing was said.
     """
 
     ids: np.ndarray
-    observed: np.ndarray
     scores: np.ndarray
+    feedback: list[tuple[str, ...] | None]
+
+    @classmethod
+    def nothing(cls, n: int) -> "Heard":
+        """N windows at which nothing was said."""
+        return cls(np.full((n, MAX_TOKENS), -1, np.int64), np.full(n, np.nan), [None] * n)
+
+    @property
+    def any(self) -> np.ndarray:
+        """`[N]` bool: was anything said."""
+        return self.ids[:, 0] >= 0
+
+    def __getitem__(self, rows: np.ndarray) -> "Heard":
+        """The chosen windows."""
+        return Heard(self.ids[rows], self.scores[rows], [self.feedback[row] for row in rows.tolist()])
 
 
-def speak(
-    table: Table, shapes: np.ndarray, contents: list[Content], settings: DatasetSettings
-) -> tuple[Spoken, Rules, dict[str, Any]]:
-    """Label every window with an expression.
+def join_heard(parts: list[Heard]) -> Heard:
+    """One after the other."""
+    return Heard(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+        [signals for part in parts for signals in part.feedback],
+    )
 
-    The rules learn from their own coherence until every shape has converged. Where expressions were
-    observed with a score, the weights then learn from those that belong to windows of the train split.
 
-    Returns:
-        The expressions, the rules that made them, and what they learned from, as plain JSON.
+class Listener:
+    """Places what was said at the windows that had just ended.
+
+    Attributes:
+        placed: `[M]` bool, the expressions that belong to a window so far.
     """
-    observed, scores, unplaced = _aligned(table, contents, settings)
-    weights, updates = _converged(settings.seed)
-    rules = Rules(weights, updates)
-    learned = np.flatnonzero((table.split == TRAIN) & ~np.isnan(scores))
-    learned = learned[np.argsort(table.end[learned], kind="stable")]
-    if len(learned):
-        rules.feedback(shapes[learned], observed[learned], scores[learned])
-    ids = rules.sample(shapes, np.random.default_rng([settings.seed, 303]))
-    feedback = {
-        "kind": "self-scored and observed" if len(learned) else "self-scored",
-        "n_updates": int(updates.sum()) + len(learned),
-        "n_observed": int((observed[:, 0] >= 0).sum()),
+
+    def __init__(self, observed: Observed) -> None:
+        order = np.argsort(observed.times, kind="stable")
+        self._times, self._ids, self._scores = (
+            observed.times[order],
+            observed.ids[order],
+            observed.scores[order],
+        )
+        self._feedback = [observed.feedback[row] for row in order.tolist()]
+        self.placed = np.zeros(len(order), bool)
+
+    def spans(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """`[N]` first, and `[N]` end, of each window's expressions among all in order of time."""
+        first = np.searchsorted(self._times, batch.times[:, -1], side="left")
+        end = np.maximum(np.searchsorted(self._times, batch.until, side="left"), first)
+        return first, end
+
+    def heard(self, batch: Batch) -> Heard:
+        """The latest expression of each window."""
+        first, end = self.spans(batch)
+        result = Heard.nothing(len(batch))
+        rows = np.flatnonzero(end > first)
+        result.ids[rows], result.scores[rows] = self._ids[end[rows] - 1], self._scores[end[rows] - 1]
+        for row in rows.tolist():
+            result.feedback[row] = self._feedback[end[row] - 1]
+            self.placed[first[row] : end[row]] = True
+        return result
+
+    def every(self, batch: Batch) -> dict[int, np.ndarray]:
+        """All expressions `[K, 3]` of each window at which anything was said, by row."""
+        first, end = self.spans(batch)
+        return {row: self._ids[first[row] : end[row]] for row in np.flatnonzero(end > first).tolist()}
+
+
+def taught(
+    rules: Rules | None, learned: list[tuple[float, int, np.ndarray, float]], *, unplaced: int, seed: int
+) -> tuple[Rules, dict[str, Any]]:
+    """The rules that label the windows, and what they learned from, as plain JSON.
+
+    Without earlier rules they learn from their own coherence until every shape has converged. Where
+    expressions were observed with a score, the weights then learn from those in the train split.
+
+    Args:
+        rules: The rules that labelled the dataset that is grown, or None.
+        learned: Moment, shape id, expression and score of what was observed in the train split.
+        unplaced: Expressions that belong to no window.
+        seed: Seed of the self-scored feedback.
+    """
+    if rules is None:
+        weights, updates = _converged(seed)
+        rules = Rules(weights, updates)
+    if learned:
+        learned = sorted(learned, key=lambda one: one[0])
+        rules.feedback(
+            np.array([shape for _, shape, _, _ in learned]),
+            np.stack([ids for _, _, ids, _ in learned]),
+            np.array([score for *_, score in learned]),
+        )
+    return rules, {
+        "kind": "self-scored and observed" if learned else "self-scored",
+        "n_updates": int(rules.updates.sum()),
         "n_observed_learned": len(learned),
         "n_observed_unplaced": unplaced,
     }
-    return Spoken(ids, observed, scores), rules, feedback
 
 
 @lru_cache(maxsize=4)
@@ -66,26 +127,3 @@ def _converged(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Weights and updates of self-scored rules; the same for every dataset of a seed."""
     rules, updates = Rules.converged(seed)
     return rules.weights, updates
-
-
-def _aligned(
-    table: Table, contents: list[Content], settings: DatasetSettings
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Observed expression and score per window, and how many observations no window ends before."""
-    observed = np.full((len(table), MAX_TOKENS), -1, np.int64)
-    scores, unplaced = np.full(len(table), np.nan), 0
-    ends = table.end
-    for content in contents:
-        if content.observed is None or not len(content.observed):
-            continue
-        rows = np.flatnonzero((table.source == content.source.name) & (table.scale == NATIVE))
-        rows = rows[np.argsort(ends[rows], kind="stable")]
-        at = np.searchsorted(ends[rows], content.observed.times, side="right") - 1
-        window = rows[np.maximum(at, 0)] if len(rows) else np.zeros(len(at), np.int64)
-        reach = LATEST * settings.stride * table.cadence[window] if len(rows) else 0.0
-        fits = (at >= 0) & (content.observed.times - ends[window] <= reach) if len(rows) else at >= 0
-        unplaced += int((~fits).sum())
-        # Of several expressions at one window the latest stands.
-        observed[window[fits]] = content.observed.ids[fits]
-        scores[window[fits]] = content.observed.scores[fits]
-    return observed, scores, unplaced

@@ -1,107 +1,160 @@
 """What a dataset holds, as numbers: its metrics file."""
 
+import hashlib
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from dataset_builder.rows import Dataset
-from dataset_builder.sources import Content
-from dataset_builder.table import REAL, SYNTHETIC, Table
+from dataset_builder.reading import Content
+from dataset_builder.spool import STEP_EDGES
+from dataset_builder.survey import RESOLUTION, Survey
+from dataset_builder.table import REAL, SYNTHETIC
 from eisv_lumen.layouts import SPLITS
-from eisv_lumen.shapes import classify
-from eisv_lumen.vocabulary import SHAPES, STATE_MAX
-from eisv_lumen.windows import Windows
+from eisv_lumen.vocabulary import SHAPES
 
-RESOLUTION = 1e-3
-"""Noise at the level of the sensors' resolution, put on every state to see whether labels stand."""
+_KEYS = ["provenance", "source", "scale", "shape", "shape_published"]
+
+
+class Tally:
+    """Counts the rows that are written."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, ...]] = Counter()
+        self._observed = 0
+
+    def add(self, split: str, rows: pa.Table) -> None:
+        """Rows of the `windows` configuration."""
+        found = rows.select(_KEYS).group_by(_KEYS).aggregate([([], "count_all")]).to_pydict()
+        for *key, count in zip(*(found[name] for name in _KEYS), found["count_all"], strict=True):
+            self._counts[split, *key] += count
+        self._observed += len(rows) - rows["observed_tokens"].null_count
+
+    def count(self, split: str, provenance: str) -> int:
+        """Rows of a split and provenance."""
+        return sum(n for key, n in self._counts.items() if key[:2] == (split, provenance))
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Rows by split and provenance."""
+        return {split: {kind: self.count(split, kind) for kind in (REAL, SYNTHETIC)} for split in SPLITS}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The metrics that are counted from the rows themselves."""
+        agree = sum(n for (*_, robust, published), n in self._counts.items() if robust == published)
+        return {
+            "counts": self.counts(),
+            "shapes": self._by_source(4),
+            "shapes_published": self._by_source(5),
+            "shapes_by_split": {
+                split: {kind: self._shapes(4, {0: split, 1: kind}) for kind in (REAL, SYNTHETIC)}
+                for split in SPLITS
+            },
+            "labels_agree": round(agree / max(self._counts.total(), 1), 4),
+        }
+
+    @property
+    def observed(self) -> int:
+        """Rows with an observed expression."""
+        return self._observed
+
+    def _by_source(self, label: int) -> dict[str, dict[str, dict[str, int]]]:
+        pairs = dict.fromkeys((key[2], key[3]) for key in self._counts)
+        found: dict[str, dict[str, dict[str, int]]] = {}
+        for source, scale in pairs:
+            found.setdefault(source, {})[scale] = self._shapes(label, {2: source, 3: scale})
+        return found
+
+    def _shapes(self, label: int, where: dict[int, str]) -> dict[str, int]:
+        counts: Counter[str] = Counter()
+        for key, n in self._counts.items():
+            if all(key[at] == value for at, value in where.items()):
+                counts[key[label]] += n
+        return {shape: counts[shape] for shape in SHAPES if counts[shape]}
+
+
+class Delta:
+    """Hash of the real rows that a build adds, in the order written."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, rows: pa.Table) -> None:
+        """Rows of the `windows` configuration."""
+        for name, start in zip(rows["window_id"].to_pylist(), rows["t_start"].to_pylist(), strict=True):
+            self._hash.update(f"{name} {start!r}\n".encode())
+        for chunk in rows["states"].chunks:
+            self._hash.update(memoryview(chunk.flatten().flatten().to_numpy(zero_copy_only=False)))
+
+    def hexdigest(self) -> str:
+        """sha256 hex."""
+        return self._hash.hexdigest()
 
 
 def measure(
-    dataset: Dataset,
-    contents: list[Content],
+    tally: Tally,
+    contents: Sequence[Content],
+    survey: Survey,
     *,
-    real: Table,
-    real_shapes: np.ndarray,
-    kept: np.ndarray,
+    beyond: int,
     feedback: dict[str, Any],
+    growth: dict[str, Any] | None,
+    earlier: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """The dataset's metrics as plain JSON.
 
     Args:
-        dataset: What is written.
+        tally: The rows.
         contents: What was read.
-        real: All real windows that were cut.
-        real_shapes: Their robust shape ids.
-        kept: `[len(real)]` bool, which of them are in the dataset.
+        survey: What was cut from it.
+        beyond: Windows that the splits have no room for.
         feedback: What the labelling rules learned from.
+        growth: What was added to the dataset that is grown, or None.
+        earlier: The metrics of the dataset that is grown, or None.
     """
-    table = dataset.table
-    dropped: Counter[str] = Counter()
+    earlier = earlier or {}
+    dropped: Counter[str] = Counter(earlier.get("dropped", {}))
     for content in contents:
         dropped.update(content.report.dropped)
         dropped.update(content.report.values)
-    dropped["window beyond the split's size"] += int((~kept).sum())
+    dropped["window beyond the split's size"] += beyond
+    by_source = _stability(earlier.get("label_stability_by_source", {}), survey.stood())
     return {
-        "counts": _counts(table),
-        "shapes": _by_source(table, dataset.robust),
-        "shapes_published": _by_source(table, dataset.published),
-        "shapes_by_split": _by_split(table, dataset.robust),
-        "cut": _by_source(real, real_shapes),
+        **tally.to_dict(),
+        "cut": _merged(earlier.get("cut", {}), survey.cut()),
         "dropped": {reason: count for reason, count in dropped.items() if count},
-        "sources": [_source(content) for content in contents],
-        "feedback": feedback,
-        "labels_agree": _mean(dataset.robust == dataset.published),
-        "label_stability": _stability(real),
+        "sources": [*earlier.get("sources", []), *(_source(content) for content in contents)],
+        "feedback": {**feedback, "n_observed": tally.observed},
+        "label_stability": {**_pooled(by_source.values()), "noise": RESOLUTION},
+        "label_stability_by_source": by_source,
+        "cadence": _histograms(earlier.get("cadence", {}), contents, gaps=False),
+        "gaps": _histograms(earlier.get("gaps", {}), contents, gaps=True),
+        "growth": growth,
     }
 
 
-def _counts(table: Table) -> dict[str, dict[str, int]]:
-    return {
-        split: {
-            kind: int(((table.split == number) & (table.provenance == kind)).sum())
-            for kind in (REAL, SYNTHETIC)
-        }
-        for number, split in enumerate(SPLITS)
-    }
-
-
-def _by_source(table: Table, shapes: np.ndarray) -> dict[str, dict[str, dict[str, int]]]:
-    counts: dict[str, dict[str, dict[str, int]]] = {}
-    for source in dict.fromkeys(table.source):
-        for scale in dict.fromkeys(table.scale[table.source == source]):
-            rows = (table.source == source) & (table.scale == scale)
-            counts.setdefault(source, {})[scale] = _shape_counts(shapes[rows])
-    return counts
-
-
-def _by_split(table: Table, shapes: np.ndarray) -> dict[str, dict[str, dict[str, int]]]:
-    return {
-        split: {
-            kind: _shape_counts(shapes[(table.split == number) & (table.provenance == kind)])
-            for kind in (REAL, SYNTHETIC)
-        }
-        for number, split in enumerate(SPLITS)
-    }
-
-
-def _shape_counts(shapes: np.ndarray) -> dict[str, int]:
-    counts = np.bincount(shapes, minlength=len(SHAPES)).tolist()
-    return {name: count for name, count in zip(SHAPES, counts, strict=True) if count}
+def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Nested counts added up."""
+    result = dict(one)
+    for key, value in other.items():
+        before = result.get(key, 0 if isinstance(value, int) else {})
+        result[key] = before + value if isinstance(value, int) else _merged(before, value)
+    return result
 
 
 def _source(content: Content) -> dict[str, Any]:
     return {
         "name": content.source.name,
-        "kind": content.kind,
+        "kind": content.source.kind,
         "states": content.states,
         "devices": {
             device: {
                 "states": len(series),
-                "segments": len(series.segments),
-                "median_step_s": None if np.isnan(series.step) else round(series.step, 3),
-                "t_start": round(float(series.times.min()), 3) if len(series) else None,
-                "t_end": round(float(series.times.max()), 3) if len(series) else None,
+                "segments": len(series.segments) - 1,
+                "median_step_s": None if series.step != series.step else round(series.step, 3),
+                "t_start": round(series.span[0], 3) if len(series) else None,
+                "t_end": round(series.span[1], 3) if len(series) else None,
             }
             for device, series in content.devices.items()
         },
@@ -110,16 +163,41 @@ def _source(content: Content) -> dict[str, Any]:
     }
 
 
-def _stability(real: Table) -> dict[str, Any]:
-    """Share of real windows whose label stands under noise of the sensors' resolution."""
-    windows = real.windows()
-    noise = np.random.default_rng(0).uniform(-RESOLUTION / 2, RESOLUTION / 2, windows.states.shape)
-    noisy = Windows.of(np.clip(windows.states + noise, 0.0, STATE_MAX), windows.times)
+def _stability(
+    earlier: Mapping[str, Mapping[str, Any]], stood: Mapping[str, tuple[int, int, int]]
+) -> dict[str, dict[str, Any]]:
+    """By source, the share of labels that stood under noise: those tried before, and those tried now."""
+    now = {
+        source: {"robust": robust / n, "published": published / n, "n": n}
+        for source, (robust, published, n) in stood.items()
+        if n
+    }
     return {
-        rules: _mean(classify(windows, rules=rules) == classify(noisy, rules=rules))
+        source: _pooled([part[source] for part in (earlier, now) if source in part])
+        for source in dict.fromkeys([*earlier, *now])
+    }
+
+
+def _pooled(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Shares of all windows tried, from shares of some of them."""
+    parts = [part for part in parts if part["n"]]
+    n = sum(part["n"] for part in parts)
+    shares = {
+        rules: round(sum(part[rules] * part["n"] for part in parts) / n, 4) if n else None
         for rules in ("robust", "published")
-    } | {"noise": RESOLUTION, "n": len(real)}
+    }
+    return {**shares, "n": n}
 
 
-def _mean(values: np.ndarray) -> float:
-    return round(float(values.mean()), 4)
+def _histograms(
+    earlier: Mapping[str, Any], contents: Sequence[Content], *, gaps: bool
+) -> dict[str, dict[str, list[float]]]:
+    """Forward steps by length, or only those that are gaps, for each source."""
+    found = dict(earlier)
+    for content in contents:
+        name, series = content.source.name, content.devices.values()
+        counts = np.sum([s.gaps() if gaps else s.steps for s in series], axis=0)
+        if name in earlier:
+            counts = counts + earlier[name]["counts"]
+        found[name] = {"edges_s": [round(edge, 6) for edge in STEP_EDGES], "counts": counts.tolist()}
+    return found

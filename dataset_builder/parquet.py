@@ -1,13 +1,18 @@
 """The dataset's files: Parquet with plain typed columns, the same types and the same bytes every time."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+SPREAD = frozenset({"states", "times", "t_start", "t_end"})
+"""Columns of measured numbers: stored byte by byte, which compresses them best."""
+UNREPEATED = SPREAD | {"window_id", "eisv_states", "derivatives"}
+"""Columns whose values hardly repeat: a dictionary would only take room, as would their least and largest."""
 
 _TEXT = pa.string()
 _TEXTS, _REALS = pa.list_(pa.string()), pa.list_(pa.float32())
@@ -35,6 +40,7 @@ WINDOWS = pa.schema(
         ("observed_tokens", _TEXTS),
         ("observed_pattern", _TEXT),
         ("observed_score", pa.float32()),
+        ("observed_feedback", _TEXTS),
     ]
 )
 EXPRESSIONS = pa.schema(
@@ -61,30 +67,70 @@ LEGACY = pa.schema(
 )
 
 
-def write(path: Path, schema: pa.Schema, parts: Iterable[dict[str, Any]]) -> None:
-    """Write a table, one row group per part, so that only one part is in memory.
+class ParquetFile:
+    """A table on its way to its file, a row group at a time."""
 
-    Args:
-        path: The file to make.
-        schema: One of the schemas above; its column types are what the `datasets` library shows.
-        parts: Per column an arrow array, a numpy array or a list; all of the same length.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    described = schema.with_metadata({b"huggingface": json.dumps(_features(schema)).encode()})
-    with pq.ParquetWriter(
-        path, described, compression="zstd", compression_level=6, version="2.6", store_schema=True
-    ) as file:
-        for columns in parts:
-            file.write_table(
-                pa.Table.from_arrays([_array(columns[f.name], f) for f in schema], schema=described)
-            )
+    def __init__(self, path: Path, schema: pa.Schema, *, level: int = 3) -> None:
+        """Open a file of one of the schemas above; its column types are what the `datasets` library shows."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.schema = described(schema)
+        numbers = [name for name in _leaves(schema) if name.split(".")[0] in SPREAD]
+        self._file = pq.ParquetWriter(
+            path,
+            self.schema,
+            compression="zstd",
+            compression_level=level,
+            version="2.6",
+            store_schema=True,
+            write_statistics=[name for name in _leaves(schema) if name.split(".")[0] not in UNREPEATED],
+            use_dictionary=[name for name in _leaves(schema) if name.split(".")[0] not in UNREPEATED],
+            column_encoding=dict.fromkeys(numbers, "BYTE_STREAM_SPLIT"),
+        )
+
+    def write(self, columns: Mapping[str, Any]) -> pa.Table:
+        """Write one row group: per column an arrow array, a numpy array or a list, of the same length."""
+        arrays = [_array(columns[field.name], field) for field in self.schema]
+        table = pa.Table.from_arrays(arrays, schema=self.schema)
+        self.write_table(table)
+        return table
+
+    def write_table(self, table: pa.Table) -> None:
+        """Write rows of the file's own schema."""
+        self._file.write_table(table, row_group_size=max(len(table), 1))
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._file.close()
+
+
+def described(schema: pa.Schema) -> pa.Schema:
+    """The schema with the features that the `datasets` library reads from a file's metadata."""
+    return schema.with_metadata({b"huggingface": json.dumps(_features(schema)).encode()})
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    """Paths of the columns that Parquet stores, as its writer names them."""
+    return [path for field in schema for path in _paths(field.name, field.type)]
+
+
+def _paths(name: str, kind: pa.DataType) -> list[str]:
+    if pa.types.is_list(kind):
+        return _paths(f"{name}.list.element", kind.value_type)
+    if pa.types.is_struct(kind):
+        return [path for field in kind for path in _paths(f"{name}.{field.name}", field.type)]
+    return [name]
 
 
 def _array(values: Any, field: pa.Field) -> pa.Array:
-    if isinstance(values, pa.Array):
+    if isinstance(values, pa.Array | pa.ChunkedArray):
         return values
     # A list, because from numpy objects arrow would import pandas first.
     return pa.array(values.tolist() if isinstance(values, np.ndarray) else values, field.type)
+
+
+def repeated(choices: Sequence[Any], which: np.ndarray, kind: pa.DataType) -> pa.Array:
+    """`[N]` one of a few values for each row."""
+    return pa.array(choices, kind).take(pa.array(which))
 
 
 def number_lists(values: np.ndarray, present: np.ndarray | None = None) -> pa.Array:
@@ -102,9 +148,14 @@ def number_lists(values: np.ndarray, present: np.ndarray | None = None) -> pa.Ar
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32(), mask=mask), flat)
 
 
-def messages(turns: Sequence[Sequence[dict[str, str]]]) -> pa.Array:
-    """A conversation per row."""
-    return pa.array(list(turns), _MESSAGES)
+def messages(*turns: tuple[str, str | Sequence[str]]) -> pa.Array:
+    """A conversation per row, of turns `(role, content)`; one content is the same in all, or one per row."""
+    rows = next(len(content) for _, content in turns if not isinstance(content, str))
+    contents = [[content] * rows if isinstance(content, str) else content for _, content in turns]
+    spoken = pa.array([content for row in zip(*contents, strict=True) for content in row], _TEXT)
+    roles = repeated([role for role, _ in turns], np.tile(np.arange(len(turns)), rows), _TEXT)
+    both = pa.StructArray.from_arrays([roles, spoken], fields=list(_MESSAGES.value_type))
+    return pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * len(turns), both, type=_MESSAGES)
 
 
 def _features(schema: pa.Schema) -> dict[str, Any]:

@@ -1,14 +1,16 @@
 """Splitting a device's time into train, validation and test, so that no state is seen on both sides.
 
-The states themselves are divided, by blocks of time; windows are cut afterwards, within the states of one
-split. So no window of any scale can hold a state of another split, and where two splits meet, states are left
-out.
+Time itself is divided, in blocks; windows are cut afterwards, from states of one split. So no window of any
+scale can hold a state of another split, and where two splits meet, some time is left out.
 """
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
 from eisv_lumen.layouts import SPLITS
-from eisv_lumen.series import Series
 from eisv_lumen.windows import WINDOW_LENGTH
 
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
@@ -19,84 +21,107 @@ _TRIES = 64
 _PER_BORDER = 0.2
 
 
-def assign(
-    series: Series,
-    *,
-    shares: tuple[float, float],
-    purge: int,
-    longest: float,
-    generator: np.random.Generator,
-    marks: tuple[np.ndarray, np.ndarray] | None = None,
-) -> np.ndarray:
-    """The split of each state.
+@dataclass(frozen=True)
+class Plan:
+    """Which split each moment of a device's time belongs to.
+
+    Attributes:
+        edges: `[K]` ascending moments, seconds since the epoch.
+        splits: `[K + 1]` index into `SPLITS`, or `PURGED`, before, between and after the edges.
+    """
+
+    edges: np.ndarray
+    splits: np.ndarray
+
+    def of(self, times: np.ndarray) -> np.ndarray:
+        """`[N]` split of each moment."""
+        return self.splits[np.searchsorted(self.edges, times, side="right")]
+
+    def of_bins(self, times: np.ndarray, cadence: float) -> np.ndarray:
+        """`[N]` split of the whole bin that each moment lies in; `PURGED` where an edge runs through it."""
+        start = np.floor(times / cadence) * cadence
+        first = np.searchsorted(self.edges, start, side="right")
+        last = np.searchsorted(self.edges, start + cadence, side="left")
+        return np.where(first == last, self.splits[first], PURGED)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {"edges": self.edges.tolist(), "splits": self.splits.tolist()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """A plan as `to_dict` wrote it."""
+        return cls(np.array(data["edges"], np.float64), np.array(data["splits"], np.int64))
+
+
+def block_borders(sample: np.ndarray, n: int, purge: int, longest: float) -> np.ndarray:
+    """`[blocks - 1]` moments between blocks of about equally many states; none where there is no room.
 
     Args:
-        series: One device's states.
-        shares: Of validation and test.
-        purge: States left out where two splits meet; fewer in short series.
+        sample: Sorted times, evenly taken from the states.
+        n: Number of states.
+        purge: States left out where two splits meet.
         longest: Seconds that the longest window of interest covers; blocks are made twice as long where
             there is time enough.
-        generator: Chooses the blocks.
-        marks: Times `[M]` and shapes `[M]` of windows, to spread the shapes over the splits.
-
-    Returns:
-        `[N]` index into `SPLITS`, or `PURGED`.
     """
-    n = len(series)
-    order = np.argsort(series.times, kind="stable")
-    blocks = _block_count(n, purge, float(np.ptp(series.times)) if n else 0.0, longest)
-    if blocks < FEWEST_BLOCKS:
-        by_rank = _few(n, shares, purge)
-    else:
-        edges = np.round(np.linspace(0, n, blocks + 1)).astype(int)
-        borders = series.times[order[edges[1:-1]]]
-        splits = _chosen(blocks, shares, generator, _counts(blocks, borders, marks))
-        by_rank = _purged(np.repeat(splits, np.diff(edges)), purge)
-    split = np.empty(n, np.int64)
-    split[order] = by_rank
-    return split
-
-
-def runs(series: Series, split: np.ndarray, which: int) -> list[slice]:
-    """Stretches of one segment whose states all belong to one split."""
-    found = []
-    for segment in series.segments:
-        inside = np.concatenate([[False], split[segment] == which, [False]])
-        edges = np.flatnonzero(inside[1:] != inside[:-1]) + segment.start
-        found += [slice(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
-    return found
-
-
-def _block_count(n: int, purge: int, seconds: float, longest: float) -> int:
+    seconds = float(np.ptp(sample)) if len(sample) else 0.0
     by_time = seconds / (2 * longest) if longest > 0 else MOST_BLOCKS
     by_states = n // (2 * WINDOW_LENGTH + purge)
-    return min(int(np.clip(by_time, FEWEST_BLOCKS, MOST_BLOCKS)), by_states)
+    blocks = min(int(np.clip(by_time, FEWEST_BLOCKS, MOST_BLOCKS)), by_states)
+    if blocks < FEWEST_BLOCKS:
+        return np.zeros(0)
+    return np.unique(sample[np.round(np.linspace(0, len(sample), blocks + 1)).astype(int)[1:-1]])
 
 
-def _few(n: int, shares: tuple[float, float], purge: int) -> np.ndarray:
-    """Too short for blocks: the end is held out, validation and then test, as far as windows fit."""
-    split = np.full(n, TRAIN)
-    start = n
+def plan_blocks(
+    borders: np.ndarray,
+    counts: np.ndarray,
+    *,
+    shares: tuple[float, float],
+    purge_seconds: float,
+    generator: np.random.Generator,
+) -> Plan:
+    """A plan of whole blocks.
+
+    Args:
+        borders: `[blocks - 1]` moments between the blocks.
+        counts: `[blocks, shapes]` windows of each shape that begin in each block.
+        shares: Of validation and test.
+        purge_seconds: Time left out where two splits meet.
+        generator: Chooses the blocks.
+    """
+    return _purged(borders, _chosen(shares, generator, counts), purge_seconds)
+
+
+def plan_few(times: np.ndarray, *, shares: tuple[float, float], purge: int) -> Plan:
+    """A plan for a series too short for blocks: its end is held out, validation and then test.
+
+    Args:
+        times: `[N]` sorted times of all states.
+        shares: Of validation and test.
+        purge: States left out between two splits; fewer in very short series.
+    """
+    n, start = len(times), len(times)
+    edges, splits = list[float](), [TRAIN]
     for which, share in ((TEST, shares[1]), (VALIDATION, shares[0])):
         size = max(WINDOW_LENGTH, round(share * n))
         gap = max(1, min(purge, size // 5))
         if share and start - size - gap >= max(WINDOW_LENGTH, n // 3):
-            split[start - size : start] = which
-            split[start - size - gap : start - size] = PURGED
+            edges = [float(times[start - size - gap]), float(times[start - size]), *edges]
+            splits = [TRAIN, PURGED, which, *splits[1:]]
             start -= size + gap
-    return split
+    return Plan(np.array(edges), np.array(splits, np.int64))
 
 
-def _chosen(
-    blocks: int, shares: tuple[float, float], generator: np.random.Generator, counts: np.ndarray
-) -> np.ndarray:
+def _chosen(shares: tuple[float, float], generator: np.random.Generator, counts: np.ndarray) -> np.ndarray:
     """`[blocks]` splits: of several random choices the one whose shapes are spread best."""
+    blocks = len(counts)
     held = [max(1, round(share * blocks)) if share else 0 for share in shares]
     total = counts.sum(axis=0)
     best, chosen = np.inf, np.zeros(blocks, np.int64)
     for _ in range(_TRIES):
         order = generator.permutation(blocks)
-        splits = np.zeros(blocks, np.int64)
+        splits = np.full(blocks, TRAIN)
         splits[order[: held[0]]] = VALIDATION
         splits[order[held[0] : sum(held)]] = TEST
         # Fewer borders leave longer stretches, in which windows of coarse scales fit.
@@ -111,23 +136,14 @@ def _chosen(
     return chosen
 
 
-def _counts(blocks: int, borders: np.ndarray, marks: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
-    """`[blocks, shapes]` windows per block and shape."""
-    if marks is None or not len(marks[0]):
-        return np.zeros((blocks, 1))
-    times, shapes = marks
-    counts = np.zeros((blocks, int(shapes.max()) + 1))
-    np.add.at(counts, (np.searchsorted(borders, times, side="right"), shapes), 1)
-    return counts
-
-
-def _purged(split: np.ndarray, purge: int) -> np.ndarray:
-    """Leave out states where two splits meet, on the side of train, or else of validation."""
-    out = split.copy()
-    for border in np.flatnonzero(np.diff(split)) + 1:
-        before, after = split[border - 1], split[border]
-        if before == TRAIN or (before == VALIDATION and after == TEST):
-            out[max(border - purge, 0) : border] = PURGED
-        else:
-            out[border : border + purge] = PURGED
-    return out
+def _purged(borders: np.ndarray, splits: np.ndarray, purge: float) -> Plan:
+    """Leave out time where two splits meet, on the side of train, or else of validation."""
+    edges, values = list[float](), [int(splits[0])]
+    for border, before, after in zip(borders.tolist(), splits[:-1], splits[1:], strict=True):
+        if before == after:
+            continue
+        ahead = before == TRAIN or (before == VALIDATION and after == TEST)
+        edges += [border - purge, border] if ahead else [border, border + purge]
+        values += [PURGED, int(after)]
+    # Where a block is shorter than the purge, edges would cross: the later ones give way.
+    return Plan(np.maximum.accumulate(np.array(edges, np.float64)), np.array(values, np.int64))

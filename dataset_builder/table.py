@@ -5,6 +5,7 @@ from typing import Self
 
 import numpy as np
 
+from dataset_builder.cutting import Batch
 from eisv_lumen.layouts import SPLITS
 from eisv_lumen.vocabulary import STATE_MAX
 from eisv_lumen.windows import Windows
@@ -27,6 +28,8 @@ class Table:
         scale: `[N]` `native`, `30s`, …
         cadence: `[N]` float32 seconds between states.
         split: `[N]` index into `SPLITS`.
+        number: `[N]` ordinal of a synthetic window in its split; of a real one, how often the clock had
+            stepped back where it thereby repeats an earlier time.
     """
 
     states: np.ndarray
@@ -39,41 +42,54 @@ class Table:
     scale: np.ndarray
     cadence: np.ndarray
     split: np.ndarray
+    number: np.ndarray
 
     @classmethod
-    def of(
-        cls,
-        windows: Windows,
-        *,
-        source: str,
-        device: str,
-        provenance: str,
-        scale: str | np.ndarray,
-        cadence: float | np.ndarray,
-        split: int,
+    def real(cls, batch: Batch, *, source: str, device: str, scale: str, cadence: float) -> Self:
+        """Windows cut from a log; states are stored, and from here on known, as float32."""
+        n, start = len(batch), batch.times[:, :1]
+        return cls(
+            states=np.clip(batch.states, np.float32(0), STATE_MAX.astype(np.float32)),
+            times=(batch.times - start).astype(np.float32),
+            drift=np.full(batch.times.shape, np.nan, np.float32),
+            start=start[:, 0],
+            source=np.full(n, source, object),
+            device=np.full(n, device, object),
+            provenance=np.full(n, REAL, object),
+            scale=np.full(n, scale, object),
+            cadence=np.full(n, cadence, np.float32),
+            split=np.full(n, batch.stretch.split, np.int64),
+            number=np.full(n, batch.stretch.again, np.int64),
+        )
+
+    @classmethod
+    def synthetic(
+        cls, windows: Windows, *, source: str, split: int, first: int, cadence: np.ndarray, scale: np.ndarray
     ) -> Self:
-        """Windows that share their origin; states are stored, and from here on known, as float32."""
-        n = len(windows)
-        start = windows.times[:, :1]
+        """Windows that were made, numbered from `first` on."""
+        n, start = len(windows), windows.times[:, :1]
         drift = (
             np.full(windows.times.shape, np.nan) if windows.ethical_drift is None else windows.ethical_drift
         )
         return cls(
             states=np.clip(windows.states, 0.0, STATE_MAX).astype(np.float32),
             times=(windows.times - start).astype(np.float32),
-            drift=drift.astype(np.float32),
+            drift=np.round(drift, 3).astype(np.float32),
             start=start[:, 0],
             source=np.full(n, source, object),
-            device=np.full(n, device, object),
-            provenance=np.full(n, provenance, object),
-            scale=np.full(n, scale, object),
-            cadence=np.full(n, cadence, np.float32),
+            device=np.full(n, source, object),
+            provenance=np.full(n, SYNTHETIC, object),
+            scale=scale.astype(object),
+            cadence=cadence.astype(np.float32),
             split=np.full(n, split, np.int64),
+            number=np.arange(first, first + n),
         )
 
     @classmethod
     def join(cls, parts: list[Self]) -> Self:
         """Tables one after the other; at least one."""
+        if len(parts) == 1:
+            return parts[0]
         return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
     def __len__(self) -> int:
@@ -95,19 +111,17 @@ class Table:
         drift = np.where(known, self.drift, 0.0) if known.any() else None
         return Windows.of(self.states, self.times, ethical_drift=drift)
 
-    def names(self) -> np.ndarray:
+    def names(self) -> list[str]:
         """`[N]` unique name of each window: where it comes from and when it began."""
-        names = np.empty(len(self), object)
-        seen: dict[str, int] = {}
-        rows = zip(self.source, self.device, self.scale, self.start.tolist(), strict=True)
-        for row, (source, device, scale, start) in enumerate(rows):
-            if self.provenance[row] == SYNTHETIC:
-                made = f"{source}:{SPLITS[self.split[row]]}"
-                seen[made] = seen.get(made, 0) + 1
-                names[row] = f"{made}:{seen[made]}"
-                continue
-            place = source if device == source else f"{source}:{device}"
-            name = f"{place}:{scale}:{start:.3f}"
-            count = seen[name] = seen.get(name, 0) + 1
-            names[row] = name if count == 1 else f"{name}#{count}"
-        return names
+        rows = zip(
+            self.source, self.device, self.scale, self.start.tolist(), self.number.tolist(), strict=True
+        )
+        return [
+            f"{source}:{SPLITS[split]}:{number + 1}"
+            if provenance == SYNTHETIC
+            else f"{source if device == source else f'{source}:{device}'}:{scale}:{start:.3f}"
+            + (f"#{number + 1}" if number else "")
+            for (source, device, scale, start, number), provenance, split in zip(
+                rows, self.provenance, self.split.tolist(), strict=True
+            )
+        ]

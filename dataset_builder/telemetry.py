@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import psutil
 
+from dataset_builder.i2c import Sensors
+
 CPU_SENSORS = ("cpu_thermal", "cpu-thermal", "coretemp", "k10temp", "zenpower", "soc_thermal", "soc-thermal")
 """Names under which Linux reports the temperature of the processor."""
 
@@ -21,19 +23,25 @@ class _Counters:
 
 
 class Telemetry:
-    """Reads the machine; rates are over the time since the reading before."""
+    """Reads the machine, and the sensors on its I2C bus; rates are over the time since the reading before.
 
-    def __init__(self) -> None:
+    Attributes:
+        channels: What it can read; at a reading any of them may be missing.
+    """
+
+    def __init__(self, sensors: Sensors | None = None) -> None:
+        self.sensors = sensors or Sensors()
         psutil.cpu_percent(None)
         self._before = _counters()
-        self.channels = tuple(self._read(self._before, self._before, elapsed=1.0))
+        machine = self._read(self._before, self._before, elapsed=1.0)
+        self.channels = (*machine, *self.sensors.channels)
 
     def read(self) -> dict[str, float]:
         """`{channel: value}` now, with rates since the last call."""
         now = _counters()
         values = self._read(self._before, now, elapsed=max(now.moment - self._before.moment, 1e-3))
         self._before = now
-        return values
+        return values | self.sensors.read()
 
     def _read(self, before: _Counters, now: _Counters, elapsed: float) -> dict[str, float]:
         values: dict[str, float] = {}

@@ -28,6 +28,8 @@ from eisv_lumen.errors import PLACE_UNUSABLE, ArtifactError, ResourceError, Sour
 
 SCHEMA_VERSION = 1
 MANIFEST, METRICS, CARD = "manifest.json", "metrics.json", "README.md"
+FIGURES = "figures/"
+"""Pictures of the card; like the card they are drawn anew from what was measured, and no part of the hashes."""
 _RECORDED_LIBRARIES = (
     "numpy",
     "pyarrow",
@@ -50,7 +52,7 @@ class Manifest:
 
     Attributes:
         kind: `recording`, `dataset`, `base`, `teacher`, `student` or `space`.
-        files: Per path inside the folder: `{"sha256": hex, "size": bytes}`; all but manifest and card.
+        files: Per path inside the folder: `{"sha256": hex, "size": bytes}`; all but manifest, card, figures.
         inputs: Per input name: sha256 of its manifest, or of the file itself.
         configuration: The settings of the stage, as plain JSON.
         generation: Number of the training generation; `parent` is the version it grew from.
@@ -110,11 +112,15 @@ class Manifest:
 
 @dataclass
 class Work:
-    """A build in progress: write the payload into `folder`, keep resumable state in `scratch`."""
+    """A build in progress: write the payload into `folder`, keep resumable state in `scratch`.
+
+    `data_delta_sha256` is the hash of the data added since the parent generation, where there is one.
+    """
 
     folder: Path
     scratch: Path
     metrics: dict[str, Any] | None = None
+    data_delta_sha256: str | None = None
 
 
 def identity_of(
@@ -153,12 +159,13 @@ def sha256_file(path: Path) -> str:
 
 
 def hash_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """`{path: {sha256, size}}` of every file in a folder but its manifest and card, sorted by path."""
+    """`{path: {sha256, size}}` of every file in a folder but its manifest, card and figures, by path."""
     paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     return {
         name: {"sha256": sha256_file(path), "size": path.stat().st_size}
         for path in paths
         if (name := path.relative_to(folder).as_posix()) not in (MANIFEST, CARD)
+        and not name.startswith(FIGURES)
     }
 
 
@@ -189,12 +196,21 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: When it is missing or unreadable.
     """
+    return read_json(Path(folder) / METRICS)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of an artifact folder.
+
+    Raises:
+        ArtifactError: When it is missing or unreadable.
+    """
     try:
-        return json.loads((Path(folder) / METRICS).read_text("utf-8"))
+        return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ArtifactError(
-            found=f"{folder} has no readable {METRICS}",
-            expected="the stage's measurements",
+            found=f"{path.parent} has no readable {path.name}",
+            expected="a complete artifact folder",
             next="build it again",
         ) from error
 
@@ -236,7 +252,6 @@ def build(
     seed: int | None = None,
     generation: int = 0,
     parent: str | None = None,
-    data_delta_sha256: str | None = None,
     metrics_required: bool = True,
 ) -> Iterator[Work | None]:
     """Build an artifact folder completely, or leave what stood before untouched.
@@ -247,9 +262,8 @@ def build(
         configuration: Plain JSON settings; with `inputs` and `seed` they identify the build.
         inputs: Artifact folders or files that go in, by name.
         seed: The seed of everything random.
-        generation: See `Manifest`, as for `parent` and `data_delta_sha256`.
+        generation: See `Manifest`.
         parent: The version this generation grew from.
-        data_delta_sha256: Hash of the data added since the parent.
         metrics_required: Whether leaving `Work.metrics` unset is a mistake.
 
     Yields:
@@ -293,7 +307,7 @@ def build(
             libraries=library_versions(),
             generation=generation,
             parent=parent,
-            data_delta_sha256=data_delta_sha256,
+            data_delta_sha256=work.data_delta_sha256,
         )
         write_json(work.folder / MANIFEST, asdict(manifest))
         _publish(work.folder, out)

@@ -8,8 +8,10 @@ As ids `[3]` an expression carries its pattern, so that a decoder which emits th
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
@@ -31,6 +33,7 @@ from eisv_lumen.vocabulary import (
 
 _WRITTEN = re.compile(r"~([a-z_]+)~(\?)?")
 _QUESTION_MARKERS = ("questioning", "curiosity")
+_Written = TypeVar("_Written")
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,7 @@ class Expression:
     @property
     def ids(self) -> np.ndarray:
         """`[3]` int64 ids as described at the top of this module."""
-        ids = [TOKEN_ID[token] for token in self.tokens]
-        if self.pattern != "QUESTION" and len(ids) < MAX_TOKENS:
-            ids.append(EOS)
-        return np.array(ids + [PAD] * (MAX_TOKENS - len(ids)), dtype=np.int64)
+        return np.array(_id_list(self), dtype=np.int64)
 
     @classmethod
     def from_ids(cls, ids: Sequence[int] | np.ndarray) -> "Expression":
@@ -89,11 +89,9 @@ class Expression:
         sequence = [int(i) for i in ids]
         if len(sequence) != MAX_TOKENS or not all(0 <= i < N_CLASSES for i in sequence):
             raise _no_expression(f"ids {sequence}", f"three ids in 0..{N_CLASSES - 1}")
-        tokens = tuple(TOKENS[i] for i in sequence if i < N_TOKENS)
-        pattern = PATTERNS[int(patterns_of(np.array([sequence]))[0])]
-        expression = cls(tokens, pattern)
-        if expression.ids.tolist() != sequence:
-            raise _no_expression(f"ids {sequence}", f"{expression.ids.tolist()} for {expression}")
+        expression = cls(tuple(TOKENS[i] for i in sequence if i < N_TOKENS), _pattern_said(*sequence))
+        if _id_list(expression) != sequence:
+            raise _no_expression(f"ids {sequence}", f"{_id_list(expression)} for {expression}")
         return expression
 
 
@@ -103,8 +101,42 @@ def encode(expressions: Sequence[Expression]) -> np.ndarray:
 
 
 def decode(ids: np.ndarray) -> list[Expression]:
-    """The expressions of ids `[N, 3]`."""
-    return [Expression.from_ids(row) for row in ids]
+    """The expressions of ids `[N, 3]`; equal ids give the same object.
+
+    Raises:
+        ExpressionError: When a row of ids breaks the grammar.
+    """
+    return written(ids, lambda expression: expression)
+
+
+def written(ids: np.ndarray, write: Callable[[Expression], _Written]) -> list[_Written]:
+    """What `write` makes of the expression of each of the ids `[N, 3]`, called once per different one.
+
+    There are but 3,000 expressions, so many rows cost hardly more than the different ones among them.
+    Equal ids share what was written: it is not to be changed in place.
+
+    Raises:
+        ExpressionError: When a row of ids breaks the grammar.
+    """
+    rows = np.asarray(ids)
+    if not len(rows):
+        return []
+    if rows.shape[1:] != (MAX_TOKENS,):
+        raise _no_expression(f"ids of shape {rows.shape}", f"ids [N, {MAX_TOKENS}]")
+    odd = ~((rows >= 0) & (rows < N_CLASSES)).all(axis=1)
+    if odd.any():
+        raise _no_expression(f"ids {rows[odd.argmax()].tolist()}", f"three ids in 0..{N_CLASSES - 1}")
+    codes = rows.astype(np.int64) @ [N_CLASSES**2, N_CLASSES, 1]
+    different, which = np.unique(codes, return_inverse=True)
+    texts = [write(_expression_of(code)) for code in different.tolist()]
+    return [texts[number] for number in which.tolist()]
+
+
+@lru_cache(maxsize=N_CLASSES**MAX_TOKENS)
+def _expression_of(code: int) -> Expression:
+    """The expression of three ids written as one number, in base `N_CLASSES`."""
+    first, rest = divmod(code, N_CLASSES**2)
+    return Expression.from_ids([first, *divmod(rest, N_CLASSES)])
 
 
 def patterns_of(ids: np.ndarray) -> np.ndarray:
@@ -195,6 +227,15 @@ def render_answer(expression: Expression) -> str:
     )
 
 
+def render_answers(ids: np.ndarray) -> list[str]:
+    """The three-line answers of ids `[N, 3]`, each different one rendered once.
+
+    Raises:
+        ExpressionError: When a row of ids breaks the grammar.
+    """
+    return written(ids, render_answer)
+
+
 @dataclass(frozen=True)
 class Answer:
     """A parsed teacher answer: the expression, and the Lumen words given beside it."""
@@ -233,6 +274,23 @@ def _fits(tokens: tuple[str, ...], pattern: str) -> bool:
     if not 1 <= len(tokens) <= MAX_TOKENS:
         return False
     return pattern_of(tokens) == pattern and len(set(tokens)) in (1, len(tokens))
+
+
+def _id_list(expression: Expression) -> list[int]:
+    """Three ids as described at the top of this module."""
+    ids = [TOKEN_ID[token] for token in expression.tokens]
+    if expression.pattern != "QUESTION" and len(ids) < MAX_TOKENS:
+        ids.append(EOS)
+    return ids + [PAD] * (MAX_TOKENS - len(ids))
+
+
+def _pattern_said(first: int, second: int, third: int) -> str:
+    """What `patterns_of` says of one sequence; a call of it on one row takes longer than all the rest."""
+    if second in (EOS, PAD):
+        return "SINGLE" if second == EOS else "QUESTION"
+    if second == first:
+        return "REPETITION"
+    return "PAIR" if third == EOS else "TRIPLE"
 
 
 def _translation_table() -> np.ndarray:

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 
 SPLITS = ("train", "validation", "test")
+HELD_OUT_SYNTHETIC = {"validation": "validation_synthetic", "test": "test_synthetic"}
+"""Splits of their own for synthetic windows that are held out: `validation` and `test` are purely real."""
+ALL_SPLITS = (*SPLITS, *HELD_OUT_SYNTHETIC.values())
 
 
 @dataclass(frozen=True)
@@ -10,6 +13,7 @@ class DatasetLayout:
     """Paths inside a dataset folder."""
 
     weights: str = "weights.json"
+    plan: str = "plan.json"
     legacy: str = "data/legacy/train.parquet"
 
     def windows(self, split: str) -> str:

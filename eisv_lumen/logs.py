@@ -1,110 +1,62 @@
 """Sensor logs as CSV: which column is which channel, what each line says, and what had to be left out.
 
-Columns are found by name. Units are those in the channel's name; a value outside of what a sensor can report
-in that unit is missing, and counted. Times are ISO 8601 or seconds (milliseconds) since the epoch; a time
-without a zone is read in the zone the user names, UTC by default.
+Columns are found by name, or declared in a `LogMapping`. Units are those in the channel's name unless the
+mapping declares another; a value outside of what a sensor can report is missing, and counted. Times are ISO
+8601 or seconds (milliseconds, …) since the epoch; a time without a zone is read in the zone the user names,
+UTC by default.
 """
 
 import csv
-import gzip
-import io
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, tzinfo
-from itertools import islice
+from dataclasses import dataclass
+from datetime import tzinfo
 from pathlib import Path
-from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 
-from eisv_lumen.errors import ConfigurationError, SourceError
-from eisv_lumen.sensors import CHANNELS, STANDARD_PRESSURE, AnimaFilter, Readings, to_eisv
-from eisv_lumen.series import Series, recorded_order, repeated
+from eisv_lumen.delimited import Fields, LineBlocks, LineForm
+from eisv_lumen.errors import SourceError
+from eisv_lumen.frozen import FrozenChannels
+from eisv_lumen.log_columns import (
+    SYNONYMS,
+    Columns,
+    LogMapping,
+    LogReport,
+    is_header,
+    map_columns,
+    unit_line,
+)
+from eisv_lumen.sensors import STANDARD_PRESSURE, AnimaFilter, Readings, to_eisv
+from eisv_lumen.series import Series, recorded_order
+from eisv_lumen.timestamps import parse_times, time_zone
+from eisv_lumen.units import TIME_UNITS, UnitWatch, convert
 from eisv_lumen.windows import WINDOW_LENGTH
 
-SYNONYMS: dict[str, str] = {
-    "cpu_temp_c": "cpu_temp temp_cpu cpu_temperature temperature_cpu cpu_temperature_c cpu_temp_celsius "
-    "soc_temp core_temp",
-    "ambient_temp_c": "ambient_temp temp_ambient ambient_temperature temperature temp temp_c temperature_c "
-    "air_temp air_temperature temp_celsius ambient_temp_celsius "
-    "ambient_temperature_c air_temp_c room_temp temp_h temp_p",
-    "humidity_pct": "humidity hum rh relative_humidity humidity_percent humidity_rh",
-    "pressure_hpa": "pressure press barometric_pressure air_pressure pressure_mbar pressure_mb baro hpa",
-    "light_lux": "light lux illuminance light_level light_lx illuminance_lx illuminance_lux lx ambient_light",
-    "cpu_pct": "cpu cpu_percent cpu_usage cpu_load cpu_usage_percent",
-    "memory_pct": "memory mem memory_percent mem_pct mem_percent ram ram_pct ram_percent memory_usage",
-    "disk_pct": "disk disk_percent disk_usage disk_usage_percent",
-    "context_switches_per_s": "context_switches_per_second ctx_switches_per_s ctxt_per_s",
-    "interrupts_per_s": "interrupts_per_second irq_per_s",
-    "disk_busy_ms_per_s": "disk_busy_per_s disk_busy",
-    "network_bytes_per_s": "network_bytes_per_second net_bytes_per_s",
-    "beta": "beta_power eeg_beta eeg_beta_power neural_beta",
-    "alpha": "alpha_power eeg_alpha eeg_alpha_power neural_alpha",
-    "gamma": "gamma_power eeg_gamma eeg_gamma_power neural_gamma",
-    "theta": "theta_power eeg_theta eeg_theta_power neural_theta",
-    "delta": "delta_power eeg_delta eeg_delta_power neural_delta",
-}
-TIME_COLUMNS = (
-    "timestamp",
-    "time",
-    "datetime",
-    "date_time",
-    "time_stamp",
-    "recorded_at",
-    "created_at",
-    "ts",
-    "t",
-    "epoch",
-    "unix_time",
-)
-DEVICE_COLUMNS = ("device", "device_id", "device_name", "host", "hostname", "node", "sensor_id")
+__all__ = [
+    "SYNONYMS",
+    "Intake",
+    "Log",
+    "LogMapping",
+    "LogReport",
+    "StateFilter",
+    "epoch_seconds",
+    "parse_times",
+    "read_log",
+    "read_states",
+    "readings_to_series",
+    "require_states",
+    "stream_readings",
+    "time_zone",
+]
 
-
-NO_VALUE = frozenset({"", "nan", "null", "none", "na", "n/a", "-", "nil"})
+CHUNK = 1 << 16
+"""Readings handed on at once, at most."""
 _TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}(:|$)")
-_CHUNK = 1 << 16
-_MILLISECONDS = 1e11
-"""A number of seconds beyond the year 5000 is a number of milliseconds."""
-
-
-@dataclass
-class LogReport:
-    """What reading a log found.
-
-    Attributes:
-        rows: Lines after the header.
-        mapped: Column in the file -> channel.
-        ignored: Columns that are no channel, or a second one of the same channel.
-        missing: Channels that the log does not have.
-        dropped: Lines left out, by reason.
-        values: Single values taken as missing, by reason.
-        notes: Anything else a reader should know, in words.
-    """
-
-    rows: int = 0
-    mapped: dict[str, str] = field(default_factory=dict)
-    ignored: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    dropped: dict[str, int] = field(default_factory=dict)
-    values: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def drop(self, reason: str, count: int = 1) -> None:
-        """Count lines left out."""
-        if count:
-            self.dropped[reason] = self.dropped.get(reason, 0) + int(count)
-
-    def void(self, reason: str, count: int = 1) -> None:
-        """Count values taken as missing."""
-        if count:
-            self.values[reason] = self.values.get(reason, 0) + int(count)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return asdict(self)
+_PREAMBLE = 50
+"""Lines among which the header is looked for."""
+_LATEST = 1e11
+"""Seconds beyond the year 5000 were none: the number was one of a finer unit."""
 
 
 @dataclass
@@ -123,66 +75,79 @@ class Log:
         }
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """Where in a line time, device and channels stand."""
-
-    names: tuple[str, ...]
-    time: int
-    date: int | None
-    device: int | None
-    channels: dict[str, int]
-    decimal_comma: bool
-
-
-def time_zone(name: str) -> tzinfo:
-    """The time zone of a name such as `UTC` or `Europe/Berlin`.
-
-    Raises:
-        ConfigurationError: No such zone.
-    """
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ConfigurationError(
-            found=f"time zone {name!r}",
-            expected="a name such as UTC or Europe/Berlin",
-            next="correct the time zone (on a bare system, install tzdata)",
-        ) from error
-
-
-def read_log(path: Path, *, timezone: str = "UTC", mapping: Mapping[str, str] | None = None) -> Log:
+def read_log(
+    path: Path, *, timezone: str = "UTC", mapping: LogMapping | Mapping[str, str] | None = None
+) -> Log:
     """Read a CSV log, plain or gzipped.
 
     Args:
         path: The file.
         timezone: Zone of times that name none.
-        mapping: Column -> channel, before the synonyms; `time` and `device` may be mapped as well.
+        mapping: What the user declares about the columns; plain `{column: channel}` will do.
 
     Raises:
         SourceError: The file is missing or unreadable, has no time or no channel column, or no line can be
             used.
-        ConfigurationError: An unknown time zone or channel in the mapping.
+        ConfigurationError: An unknown time zone, or a mapping that does not fit the file.
     """
     path, report = Path(path), LogReport()
-    zone = time_zone(timezone)
     parts: dict[str, list[Readings]] = {}
-    for device, readings in _read(path, zone, mapping or {}, report):
+    for device, readings in stream_readings(
+        path, timezone=timezone, mapping=LogMapping.of(mapping), report=report
+    ):
         parts.setdefault(device, []).append(readings)
-    if not parts:
-        raise SourceError(
-            found=f"{path.name}: {report.rows} lines, none usable ({_counts(report.dropped)})",
-            expected="lines with a time and at least one channel value",
-            next="check the file's times and columns",
-        )
     return Log(path.name, {device: _join(chunks) for device, chunks in parts.items()}, report)
+
+
+def stream_readings(
+    path: Path, *, timezone: str = "UTC", mapping: LogMapping | None = None, report: LogReport
+) -> Iterator[tuple[str, Readings]]:
+    """The readings of a CSV log, plain or gzipped, in bounded memory whatever its length.
+
+    Args:
+        path: The file.
+        timezone: Zone of times that name none, unless the mapping names another.
+        mapping: What the user declares about the columns.
+        report: Receives what was mapped, ignored and dropped; complete when the iterator ends.
+
+    Yields:
+        Device (empty where the file names none) and up to 65,536 of its readings, in the order recorded;
+        lines without a time or without any value are left out.
+
+    Raises:
+        SourceError: The file is missing or unreadable, has no time or no channel column, or no line can be
+            used.
+        ConfigurationError: An unknown time zone, or a mapping that does not fit the file.
+    """
+    path, mapping = Path(path), mapping or LogMapping()
+    zone = time_zone(mapping.timezone or timezone)
+    lines = LineBlocks(path)
+    blocks = iter(lines)
+    block = next(blocks, b"")
+    header, names, delimiter, before = _find_header(block, mapping)
+    columns = map_columns(path.name, names, mapping, report)
+    form = LineForm(header, delimiter, len(names), columns.wanted)
+    intake = Intake(columns, report)
+    report.rows += before
+    report.drop("before the header", before)
+    block = block[block.index(header) + len(header) :].lstrip(b" \t\r\v\f")
+    while block:
+        split = form.split(block)
+        report.rows += split.lines
+        for reason, count in split.dropped.items():
+            report.drop(reason, count)
+        if len(split.fields):
+            yield from _readings(split.fields, form, intake, zone)
+        block = next(blocks, b"")
+    _count_damage(lines, report)
+    intake.finish(path.name)
 
 
 def read_states(
     path: Path,
     *,
     timezone: str = "UTC",
-    mapping: Mapping[str, str] | None = None,
+    mapping: LogMapping | Mapping[str, str] | None = None,
     site_pressure: float = STANDARD_PRESSURE,
 ) -> tuple[Series, LogReport]:
     """The EISV states of a log; of the device with the most readings where it holds several.
@@ -224,193 +189,217 @@ def readings_to_series(
     order = recorded_order(readings.times)
     if order is not None:
         readings = readings[order]
-        report.notes.append("the lines were not in order of time and were sorted")
-    again = repeated(readings.times)
-    report.drop("repeated time", int(again.sum()))
-    readings = readings[~again]
-    readings, impossible = readings.plausible()
-    for channel, count in impossible.items():
-        report.void(f"impossible {channel}", count)
-    valued = readings.present()
-    report.drop("no possible value", int((~valued).sum()))
-    readings = readings[valued]
-    states = to_eisv(AnimaFilter(site_pressure=site_pressure, smooth=smooth).update(readings))
-    return Series.of(readings.times, states)
+        report.note("the lines were not in order of time and were sorted")
+    states = StateFilter(report, site_pressure=site_pressure, smooth=smooth)
+    return Series.of(*states.update(readings))
 
 
-def parse_times(texts: Sequence[str], zone: tzinfo) -> np.ndarray:
-    """`[N]` seconds since the epoch of ISO 8601 texts or numbers; NaN where a text is neither."""
-    try:
-        seconds = np.array(texts, dtype="U").astype(np.float64)
-    except ValueError:
-        seconds = np.array([_time(text, zone) for text in texts], np.float64)
-    seconds = np.where(np.isfinite(seconds), seconds, np.nan)
-    return np.where(np.abs(seconds) > _MILLISECONDS, seconds / 1000.0, seconds)
+class StateFilter:
+    """Readings of one device in, EISV states out, chunk by chunk; counts in a report what is dropped.
+
+    A reading is dropped if it repeats the time of the one before it, or if no value is left once impossible
+    ones and those of frozen sensors are missing. How the readings are cut into chunks changes no result.
+
+    Args:
+        report: Receives the counts.
+        site_pressure: Usual pressure of the place in hPa.
+        smooth: Give the states their momentum.
+    """
+
+    def __init__(
+        self, report: LogReport, *, site_pressure: float = STANDARD_PRESSURE, smooth: bool = True
+    ) -> None:
+        self._report = report
+        self._frozen = FrozenChannels()
+        self._anima = AnimaFilter(site_pressure=site_pressure, smooth=smooth)
+        self._last_time = np.nan
+
+    def update(self, readings: Readings) -> tuple[np.ndarray, np.ndarray]:
+        """The next readings, in the order recorded, all with a time.
+
+        Returns:
+            Times `[M]` and states `[M, 4]` of the readings that are kept.
+        """
+        if len(readings):
+            again = np.diff(readings.times, prepend=self._last_time) == 0
+            self._last_time = readings.times[-1]
+            self._report.drop("repeated time", int(again.sum()))
+            readings = readings[~again]
+        readings, impossible = readings.plausible()
+        channels, frozen = self._frozen.update(readings.channels)
+        readings = Readings(readings.times, channels)
+        for reason, counts in (("impossible", impossible), ("frozen", frozen)):
+            for channel, count in counts.items():
+                self._report.void(f"{reason} {channel}", count)
+        valued = readings.present()
+        self._report.drop("no possible value", int((~valued).sum()))
+        readings = readings[valued]
+        return readings.times, to_eisv(self._anima.update(readings))
 
 
-def _read(
-    path: Path, zone: tzinfo, mapping: Mapping[str, str], report: LogReport
-) -> Iterator[tuple[str, Readings]]:
-    """The readings, per chunk of lines and device."""
-    with _opened(path) as file:
-        header = _first_line(path, file)
-        delimiter = max(",;\t|", key=header.count)
-        names = next(csv.reader([header], delimiter=delimiter), [])
-        columns = _map_columns(path, names, mapping, report, decimal_comma=delimiter == ";")
-        lines = _lines(csv.reader(file, delimiter=delimiter), report)
-        while rows := list(islice(lines, _CHUNK)):
-            report.rows += len(rows)
-            yield from _chunk(rows, columns, zone, report)
+class Intake:
+    """Columns of a log in, usable readings per device out; shared by every file format.
 
+    Args:
+        columns: What the columns are.
+        report: Receives what was dropped.
+    """
 
-def _chunk(
-    rows: list[list[str]], columns: _Columns, zone: tzinfo, report: LogReport
-) -> Iterator[tuple[str, Readings]]:
-    whole = [row for row in rows if len(row) == len(columns.names)]
-    report.drop("wrong number of fields", len(rows) - len(whole))
-    if not whole:
-        return
-    fields = list(zip(*whole, strict=True))
-    texts: Sequence[str] = fields[columns.time]
-    if columns.date is not None and _TIME_OF_DAY.match(texts[0].strip()):
-        texts = [
-            f"{date.strip()} {time.strip()}" for date, time in zip(fields[columns.date], texts, strict=True)
-        ]
-    times = parse_times(texts, zone)
-    channels = {
-        name: _numbers(fields[at], report, columns.decimal_comma) for name, at in columns.channels.items()
-    }
-    readings = Readings(times, channels)
-    timed, valued = ~np.isnan(times), readings.present()
-    report.drop("unreadable time", int((~timed).sum()))
-    report.drop("no value", int((timed & ~valued).sum()))
-    usable = timed & valued
-    if columns.device is None:
-        if usable.any():
-            yield "", readings[usable]
-        return
-    devices = np.array(fields[columns.device])
-    for device in dict.fromkeys(devices[usable].tolist()):
-        yield device.strip(), readings[usable & (devices == device)]
+    def __init__(self, columns: Columns, report: LogReport) -> None:
+        self.columns, self.report = columns, report
+        self._watched = {name: UnitWatch(name) for name in columns.channels if name not in columns.units}
+        self._unreadable = ""
+        self._usable = 0
 
+    def take(
+        self,
+        times: np.ndarray,
+        channels: Mapping[str, np.ndarray],
+        devices: tuple[Sequence[str], np.ndarray] | None = None,
+    ) -> Iterator[tuple[str, Readings]]:
+        """The next lines.
 
-def _opened(path: Path) -> io.TextIOWrapper:
-    try:
-        raw = path.open("rb")
-        packed = raw.peek(2)[:2] == b"\x1f\x8b"
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    binary = gzip.GzipFile(fileobj=raw) if packed else raw
-    return io.TextIOWrapper(binary, encoding="utf-8-sig", errors="replace", newline="")  # type: ignore[arg-type]
+        Args:
+            times: `[N]` seconds since the epoch, NaN where unreadable.
+            channels: `[N]` values per channel in the unit of the file, NaN where missing.
+            devices: Distinct names, and which of them `[N]` each line holds.
 
+        Yields:
+            Device and its usable readings.
+        """
+        units = self.columns.units
+        converted = {name: convert(values, name, units.get(name)) for name, values in channels.items()}
+        readings = Readings(times, converted)
+        for name, watch in self._watched.items():
+            watch.update(converted[name])
+        timed, valued = ~np.isnan(times), readings.present()
+        self.report.drop("unreadable time", int((~timed).sum()))
+        self.report.drop("no value", int((timed & ~valued).sum()))
+        usable = timed & valued
+        self._usable += int(usable.sum())
+        for device, rows in _by_device(usable, devices):
+            for start in range(0, len(rows), CHUNK):
+                yield device, readings[rows[start : start + CHUNK]]
 
-def _first_line(path: Path, file: io.TextIOWrapper) -> str:
-    try:
-        return next((line for line in file if line.strip()), "")
-    except (EOFError, OSError, zlib.error) as error:
-        raise _unreadable(path, error) from error
+    def unreadable_time(self, text: str) -> None:
+        """Remember the first time that could not be read, for the report."""
+        self._unreadable = self._unreadable or text[:40]
 
+    def finish(self, name: str) -> None:
+        """The file has ended: the report gains what only all of it shows.
 
-def _lines(reader: Iterator[list[str]], report: LogReport) -> Iterator[list[str]]:
-    """Lines that are not blank; one that cannot be read is counted, and a file cut off ends where it does."""
-    while True:
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error:
-            report.rows += 1
-            report.drop("unreadable line")
-            continue
-        except (EOFError, OSError, zlib.error):
-            report.notes.append("the file is cut off; everything before that point was read")
-            return
-        if row and any(cell.strip() for cell in row):
-            yield row
-
-
-def _map_columns(
-    path: Path, header: list[str], mapping: Mapping[str, str], report: LogReport, *, decimal_comma: bool
-) -> _Columns:
-    names = tuple(name.strip() for name in header)
-    known = _known_names(mapping)
-    found: dict[str, int] = {}
-    # Exact channel names come first, whatever the order of the columns.
-    for at in sorted(range(len(names)), key=lambda i: names[i] not in CHANNELS and names[i] not in mapping):
-        channel = known.get(_plain(names[at]))
-        if channel is not None and channel not in found:
-            found[channel] = at
-    date = found.pop("date", None)
-    if "time" not in found and date is not None:
-        found["time"], date = date, None
-    channels = {name: found[name] for name in CHANNELS if name in found}
-    if "time" not in found or not channels:
-        lacking = "time" if "time" not in found else "channel"
-        raise SourceError(
-            found=f"{path.name}: no {lacking} column among {', '.join(names[:20]) or 'nothing'}",
-            expected="a header line with timestamp and at least one of " + ", ".join(CHANNELS[:12]),
-            next="name the columns so in the file's first line",
-        )
-    used = {*found.values(), date}
-    report.mapped = {names[at]: name for name, at in channels.items()}
-    report.ignored = [name for at, name in enumerate(names) if at not in used]
-    report.missing = [name for name in CHANNELS if name not in channels]
-    return _Columns(names, found["time"], date, found.get("device"), channels, decimal_comma)
-
-
-def _known_names(mapping: Mapping[str, str]) -> dict[str, str]:
-    known = {"date": "date"} | dict.fromkeys(TIME_COLUMNS, "time") | dict.fromkeys(DEVICE_COLUMNS, "device")
-    for channel in CHANNELS:
-        known |= dict.fromkeys([channel, *SYNONYMS[channel].split()], channel)
-    for column, channel in mapping.items():
-        if channel not in (*CHANNELS, "time", "device"):
-            raise ConfigurationError(
-                found=f"column {column!r} mapped to {channel!r}",
-                expected="time, device, or one of " + " ".join(CHANNELS),
-                next="correct the mapping",
+        Raises:
+            SourceError: No line could be used.
+        """
+        if self._unreadable:
+            self.report.note(f"a time that could not be read: {self._unreadable!r}")
+        for channel, watch in self._watched.items():
+            if (found := watch.suspicion()) is not None:
+                column = self.columns.names[self.columns.channels[channel]]
+                self.report.note(
+                    f"column {column!r} may be in {found[0]}, not in the unit of {channel}: {found[1]}; "
+                    f"if so, add to the mapping file: {unit_line(column, found[0])}"
+                )
+        if not self._usable:
+            dropped = ", ".join(f"{count} {reason}" for reason, count in self.report.dropped.items())
+            example = f"; such as {self._unreadable!r}" if self._unreadable else ""
+            raise SourceError(
+                found=f"{name}: {self.report.rows} lines, none usable "
+                f"({dropped or 'the file ends there'}{example})",
+                expected="lines with a time (ISO 8601, or seconds since the epoch) and a channel value",
+                next="check the file's times and columns",
             )
-        known[_plain(column)] = channel
-    return known
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower().replace("%", " pct ").replace("°", " ")).strip("_")
+def epoch_seconds(numbers: np.ndarray) -> np.ndarray:
+    """`[N]` seconds of numbers since the epoch in seconds, ms, µs or ns, told apart by their size."""
+    numbers = np.where(np.isfinite(numbers), numbers, np.nan)
+    for _ in range(3):
+        numbers = np.where(np.abs(numbers) > _LATEST, numbers / 1000.0, numbers)
+    return np.where(np.abs(numbers) > _LATEST, np.nan, numbers)
 
 
-def _numbers(texts: Sequence[str], report: LogReport, decimal_comma: bool) -> np.ndarray:
-    if decimal_comma:
-        texts = [text.replace(",", ".") for text in texts]
+def _find_header(block: bytes, mapping: LogMapping) -> tuple[bytes, list[str], str, int]:
+    """The header line, its names, the delimiter, and how many lines stand before it.
+
+    It is the first line that names a time and a channel; where none does, the first line, to be refused.
+    """
+    stripped = (line.strip() for line in block.split(b"\n", 4 * _PREAMBLE)[: 4 * _PREAMBLE])
+    lines = [line for line in stripped if line][:_PREAMBLE]
+    for number, line in enumerate(lines):
+        names, delimiter = _names(line)
+        if is_header(names, mapping):
+            return line, names, delimiter, number
+    line = lines[0] if lines else b""
+    return line, *_names(line), 0
+
+
+def _names(line: bytes) -> tuple[list[str], str]:
+    text = line.decode("utf-8", "replace").lstrip("# ")
+    delimiter = max(",;\t|", key=text.count)
     try:
-        return np.array(texts, dtype="U").astype(np.float64)
-    except ValueError:
-        values = np.array([_number(text) for text in texts], np.float64)
-    unreadable = np.isneginf(values)
-    report.void("not a number", int(unreadable.sum()))
-    return np.where(unreadable, np.nan, values)
+        names = next(csv.reader([text], delimiter=delimiter, skipinitialspace=True), [])
+    except csv.Error:
+        names = []
+    return [name.strip() for name in names], delimiter
 
 
-def _number(text: str) -> float:
-    """The number, NaN where none is given, minus infinity where the text is no number."""
-    text = text.strip()
-    if text.lower() in NO_VALUE:
-        return np.nan
-    try:
-        return float(text)
-    except ValueError:
-        return -np.inf
+def _readings(fields: Fields, form: LineForm, intake: Intake, zone: tzinfo) -> Iterator[tuple[str, Readings]]:
+    """The usable readings of a block of records."""
+    columns, at = intake.columns, form.wanted.index
+    comma = form.delimiter == ";"
+    channels = {}
+    for name, position in columns.channels.items():
+        channels[name], unreadable = fields.numbers(at(position), decimal_comma=comma)
+        intake.report.void("not a number", unreadable)
+    times = _times(fields, form, intake, zone)
+    devices = None if columns.device is None else fields.names(at(columns.device))
+    yield from intake.take(times, channels, devices)
 
 
-def _time(text: str, zone: tzinfo) -> float:
-    text = text.strip()
-    try:
-        return float(text)  # first, because some numbers read as ISO 8601 basic dates too
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text.replace("/", "-"))
-    except ValueError:
-        return np.nan
-    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
+def _times(fields: Fields, form: LineForm, intake: Intake, zone: tzinfo) -> np.ndarray:
+    columns, at = intake.columns, form.wanted.index
+    if "time" in columns.units:
+        numbers, _ = fields.numbers(at(columns.time))
+        return np.where(np.isfinite(numbers), numbers / TIME_UNITS[columns.units["time"]], np.nan)
+    texts = fields.texts(at(columns.time))
+    if columns.date is not None:
+        dates = fields.texts(at(columns.date))
+        texts = [
+            f"{date} {text}" if _TIME_OF_DAY.match(text) else text
+            for date, text in zip(dates, texts, strict=True)
+        ]
+    times = epoch_seconds(parse_times(texts, zone))
+    unreadable = np.isnan(times)
+    if unreadable.any():
+        intake.unreadable_time(next((texts[row] for row in np.flatnonzero(unreadable) if texts[row]), ""))
+    return times
+
+
+def _by_device(
+    usable: np.ndarray, devices: tuple[Sequence[str], np.ndarray] | None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Rows that can be used, per device, in the order in which the devices first appear."""
+    rows = np.flatnonzero(usable)
+    if not len(rows):
+        return
+    if devices is None or len(devices[0]) == 1:
+        yield (devices[0][0].strip() if devices else ""), rows
+        return
+    names, which = devices
+    order = np.argsort(which[rows], kind="stable")
+    edges = np.searchsorted(which[rows][order], np.arange(len(names) + 1))
+    for number, name in enumerate(names):
+        if edges[number] < edges[number + 1]:
+            yield name.strip(), rows[order[edges[number] : edges[number + 1]]]
+
+
+def _count_damage(lines: LineBlocks, report: LogReport) -> None:
+    report.rows += lines.unfinished + lines.overlong
+    report.drop("line cut off", lines.unfinished)
+    report.drop("line too long", lines.overlong)
+    if lines.cut_off:
+        report.note("the file is cut off; everything before that point was read")
 
 
 def _join(chunks: list[Readings]) -> Readings:
@@ -420,15 +409,3 @@ def _join(chunks: list[Readings]) -> Readings:
         np.concatenate([chunk.times for chunk in chunks]),
         {name: np.concatenate([chunk.channels[name] for chunk in chunks]) for name in chunks[0].channels},
     )
-
-
-def _unreadable(path: Path, error: Exception) -> SourceError:
-    return SourceError(
-        found=f"{path.name}: {getattr(error, 'strerror', None) or type(error).__name__}",
-        expected="a readable CSV file (.csv or .csv.gz)",
-        next="check the path and the permissions of the file",
-    )
-
-
-def _counts(dropped: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "the file ends there"

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from eisv_lumen.errors import InputError
-from eisv_lumen.vocabulary import DIMENSIONS, SHAPE_ID, SHAPES
+from eisv_lumen.vocabulary import DIMENSIONS, N_SHAPES, SHAPE_ID, SHAPES
 
 SYSTEM = "You turn EISV trajectories into primitive expressions."
 """The system line of the design's form."""
@@ -19,29 +19,40 @@ DIMENSION_NAMES = ("Energy", "Information Integrity", "Entropy", "Void")
 TREND_THRESHOLD = 0.02
 """A dimension that moved by less than this over the window is called stable."""
 
+_OPENINGS = [f"SHAPE: {shape}\nWINDOW: " for shape in SHAPES]
+_NUMBERS = "\n".join(
+    [
+        "%d states over %.0fs",
+        "MEAN_EISV: " + " ".join(f"{d}=%.3f" for d in DIMENSIONS),
+        "DERIVATIVES: " + " ".join(f"d{d}=%+.4f" for d in DIMENSIONS),
+        "SECOND_DERIVATIVES: " + " ".join(f"d2{d}=%+.4f" for d in DIMENSIONS),
+    ]
+)
+"""One template for all numbers: much faster than formatting them one by one."""
+
 
 class WindowSummary(Protocol):
-    """One window as `windows.summaries` describes it: scalars and `[4]` rows, or arrays with N = 1."""
+    """Windows as `windows.summaries` describes them: N rows each; of one window also scalars and `[4]`."""
 
     @property
     def n_states(self) -> Any:
-        """States present."""
+        """`[N]` states present."""
 
     @property
     def duration(self) -> Any:
-        """Seconds from the first to the last."""
+        """`[N]` seconds from the first to the last."""
 
     @property
     def mean(self) -> Any:
-        """`[4]` mean state."""
+        """`[N, 4]` mean state."""
 
     @property
     def first(self) -> Any:
-        """`[4]` mean first derivatives, per s."""
+        """`[N, 4]` mean first derivatives, per s."""
 
     @property
     def second(self) -> Any:
-        """`[4]` mean second derivatives, per s squared."""
+        """`[N, 4]` mean second derivatives, per s squared."""
 
 
 def design_messages(shape: str, summary: WindowSummary) -> list[dict[str, str]]:
@@ -55,15 +66,33 @@ def design_messages(shape: str, summary: WindowSummary) -> list[dict[str, str]]:
     Raises:
         InputError: Unknown shape, or summaries that are no finite numbers.
     """
-    count, duration, mean, first, second = _numbers(summary)
-    lines = [
-        f"SHAPE: {_known(shape)}",
-        f"WINDOW: {count} states over {duration:.0f}s",
-        "MEAN_EISV: " + " ".join(f"{d}={v:.3f}" for d, v in zip(DIMENSIONS, mean, strict=True)),
-        "DERIVATIVES: " + " ".join(f"d{d}={v:+.4f}" for d, v in zip(DIMENSIONS, first, strict=True)),
-        "SECOND_DERIVATIVES: " + " ".join(f"d2{d}={v:+.4f}" for d, v in zip(DIMENSIONS, second, strict=True)),
-    ]
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "\n".join(lines)}]
+    numbers = _numbers(summary, 1)
+    content = _written([SHAPE_ID[_known(shape)]], numbers)[0]
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": content}]
+
+
+def design_prompts(shape_ids: np.ndarray, summaries: WindowSummary) -> list[str]:
+    """The user text of `design_messages` for many windows at once.
+
+    Args:
+        shape_ids: `[N]` ids into `SHAPES`.
+        summaries: Counts and durations `[N]`, mean states and mean derivatives `[N, 4]`, as
+            `windows.summaries` gives them.
+
+    Raises:
+        InputError: Unknown ids, other than one row per id, or summaries that are no finite numbers.
+    """
+    ids = np.asarray(shape_ids)
+    known = (
+        ids.ndim == 1 and (ids.dtype.kind in "iu" or not ids.size) and ((ids >= 0) & (ids < N_SHAPES)).all()
+    )
+    if not known:
+        raise InputError(
+            found=f"shape ids of shape {ids.shape} and type {ids.dtype}, or outside the vocabulary",
+            expected=f"one dimension of ids from 0 to {N_SHAPES - 1}",
+            next="pass ids into vocabulary.SHAPES",
+        )
+    return _written(ids.tolist(), _numbers(summaries, len(ids)))
 
 
 def card_prompt(shape: str, summary: WindowSummary) -> str:
@@ -75,7 +104,8 @@ def card_prompt(shape: str, summary: WindowSummary) -> str:
     Raises:
         InputError: As `design_messages`.
     """
-    _, duration, mean, first, _ = _numbers(summary)
+    numbers = _numbers(summary, 1)
+    duration, mean, first = float(numbers[0, 1]), numbers[0, 2:6], numbers[0, 6:10]
     dominant = int(np.argmax(mean))
     moved = first[dominant] * duration
     trend = "stable" if abs(moved) < TREND_THRESHOLD else "rising" if moved > 0 else "falling"
@@ -91,26 +121,40 @@ def card_prompt(shape: str, summary: WindowSummary) -> str:
     )
 
 
-def _numbers(summary: WindowSummary) -> tuple[int, float, np.ndarray, np.ndarray, np.ndarray]:
-    count, duration = (np.ravel(np.asarray(v, np.float64)) for v in (summary.n_states, summary.duration))
-    # Adding zero turns -0.0 into 0.0, so that nothing is written as -0.000.
-    rows = [
-        np.round(np.ravel(np.asarray(v, np.float64)), digits) + 0.0
-        for v, digits in ((summary.mean, 3), (summary.first, 4), (summary.second, 4))
+def _written(shape_ids: list[int], numbers: np.ndarray) -> list[str]:
+    return [
+        _OPENINGS[shape] + _NUMBERS % tuple(row)
+        for shape, row in zip(shape_ids, numbers.tolist(), strict=True)
     ]
-    if count.shape != (1,) or duration.shape != (1,) or any(row.shape != (4,) for row in rows):
+
+
+def _numbers(summary: WindowSummary, n_windows: int) -> np.ndarray:
+    """`[N, 14]` count, duration, means, and first and second derivatives, rounded as they are written."""
+    columns = [
+        np.asarray(value, np.float64)
+        for value in (summary.n_states, summary.duration, summary.mean, summary.first, summary.second)
+    ]
+    if n_windows == 1:
+        columns = [np.ravel(column)[None] for column in columns]
+        columns[:2] = [column[0] for column in columns[:2]]
+    shapes = [column.shape for column in columns]
+    if shapes != [(n_windows,)] * 2 + [(n_windows, 4)] * 3:
         raise InputError(
-            found=f"summaries of shapes {[row.shape for row in (count, duration, *rows)]}",
-            expected="one window: n_states and duration, and four means and derivatives each",
-            next="pass one row of windows.summaries",
+            found=f"summaries of shapes {shapes}",
+            expected=f"{n_windows} window(s): each with n_states and duration, four means, and two by four "
+            "derivatives",
+            next="pass the rows of windows.summaries that belong to these windows",
         )
-    if not all(np.isfinite(values).all() for values in (count, duration, *rows)):
+    # Adding zero turns -0.0 into 0.0, so that nothing is written as -0.000.
+    rounded = [np.round(column, digits) + 0.0 for column, digits in zip(columns[2:], (3, 4, 4), strict=True)]
+    numbers = np.concatenate([columns[0][:, None], columns[1][:, None], *rounded], axis=1)
+    if not np.isfinite(numbers).all():
         raise InputError(
             found="NaN or infinite summaries",
             expected="finite numbers",
             next="validate the window before it is put into a prompt",
         )
-    return int(count[0]), float(duration[0]), rows[0], rows[1], rows[2]
+    return numbers
 
 
 def _known(shape: str) -> str:

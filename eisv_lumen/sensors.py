@@ -10,6 +10,7 @@ from typing import Self
 import numpy as np
 
 from eisv_lumen.errors import InputError
+from eisv_lumen.frozen import FrozenChannels
 from eisv_lumen.recurrence import MovingAverage, Recurrence
 from eisv_lumen.vocabulary import VOID_MAX
 
@@ -253,6 +254,7 @@ class AnimaFilter:
 
     Attributes:
         implausible: Values per channel that were impossible and taken as missing so far.
+        frozen: Values per channel that a frozen sensor repeated and that were taken as missing so far.
     """
 
     def __init__(
@@ -271,6 +273,8 @@ class AnimaFilter:
         self.smooth = smooth
         self.weights = weights or AnimaWeights()
         self.implausible: dict[str, int] = {}
+        self._unfrozen = FrozenChannels()
+        self.frozen = self._unfrozen.frozen
         self._bands = NeuralBands()
         self._prediction = PredictionAccuracy()
         self._momentum = Recurrence(len(ANIMA))
@@ -298,6 +302,7 @@ class AnimaFilter:
         readings, dropped = readings.plausible()
         for name, count in dropped.items():
             self.implausible[name] = self.implausible.get(name, 0) + count
+        readings = Readings(readings.times, self._unfrozen.update(readings.channels)[0])
         bands = self._bands.update(readings)
         accuracy = self._prediction.update(readings)
         anima = momentary_anima(readings, bands, accuracy, self.weights, self.site_pressure)

@@ -82,32 +82,6 @@ def segments(times: np.ndarray, factor: float = GAP_FACTOR, step: float | None =
     return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
-def bin_means(times: np.ndarray, states: np.ndarray, cadence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Means over bins of `cadence` seconds, for one segment.
-
-    Bins begin at multiples of the cadence, so that they stay where they are when a log grows. A bin that
-    holds less than half as many states as is usual (at the ends of a segment) is left out.
-
-    Args:
-        times: `[N]` seconds, ascending.
-        states: `[N, K]`.
-        cadence: Seconds per bin.
-
-    Returns:
-        Mean time `[M]` and mean state `[M, K]` of each bin that is kept.
-    """
-    if len(times) == 0:
-        return times, states
-    number = np.floor(times / cadence)
-    starts = np.flatnonzero(np.diff(number, prepend=np.nan) != 0)
-    counts = np.diff(np.append(starts, len(times)))
-    # Seconds since the first state: sums of epoch times would lose the milliseconds.
-    elapsed = np.add.reduceat(times - times[0], starts) / counts
-    means = np.add.reduceat(states, starts, axis=0) / counts[:, None]
-    kept = counts * 2 >= np.median(counts)
-    return times[0] + elapsed[kept], means[kept]
-
-
 def window_starts(rows: int, length: int = WINDOW_LENGTH, stride: int = STRIDE) -> np.ndarray:
     """First row of each complete window in a segment of so many rows."""
     return np.arange(0, max(rows - length + 1, 0), stride)

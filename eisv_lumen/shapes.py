@@ -5,7 +5,7 @@
 Both are given in DOMAIN.md, section 2.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -49,10 +49,10 @@ ONGOING = 0.15
 """Share of the net change that must come in the last third for a movement to be still going on."""
 
 _DIRECTED_DIMENSIONS = [0, 2, 3]
-_DIRECTIONS = np.array([-1.0, 1.0, 1.0])
+_DIRECTIONS = np.array([[-1.0], [1.0], [1.0]])
 """E falling, S rising, V rising: the directions that have a name of their own."""
 
-_CHUNK = 2048
+_CHUNK = 1024
 
 
 def classify(windows: Windows, rules: str = "robust") -> np.ndarray:
@@ -106,36 +106,41 @@ def margin(windows: Windows) -> np.ndarray:
     return _in_chunks(_margin, windows)
 
 
+def robust_with_margin(windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+    """`robust` labels and `margin`, `[N]` each, for the price of one."""
+    both = [(_label(slacks), _least(slacks)) for slacks in map(_slacks, _chunks(windows))]
+    return np.concatenate([labels for labels, _ in both]), np.concatenate([least for _, least in both])
+
+
 RULE_SETS: dict[str, Callable[[Windows], np.ndarray]] = {"robust": robust, "published": published}
 
 
 def _in_chunks(rules: Callable[[Windows], np.ndarray], windows: Windows) -> np.ndarray:
-    """Apply rules to parts that fit into a processor's cache."""
-    if len(windows) <= _CHUNK:
-        return rules(windows)
-    parts = range(0, len(windows), _CHUNK)
-    return np.concatenate([rules(windows[start : start + _CHUNK]) for start in parts])
+    return np.concatenate([rules(part) for part in _chunks(windows)])
+
+
+def _chunks(windows: Windows) -> Iterator[Windows]:
+    """Parts that fit into a processor's cache; at least one."""
+    for start in range(0, max(len(windows), 1), _CHUNK):
+        yield windows[start : start + _CHUNK]
 
 
 def _published(windows: Windows) -> np.ndarray:
     windows = windows.packed()
-    rates = derivatives(windows)
-    n_usable = np.maximum(rates.usable.sum(axis=1), 1)
-    d_energy, d_entropy, d_void = (rates.first[..., k].sum(axis=1) / n_usable for k in (0, 2, 3))
-    steepest = np.abs(rates.first).max(axis=(1, 2), initial=0.0)
-    sharpest = np.abs(rates.second).max(axis=(1, 2), initial=0.0)
+    first, second, n_usable = _rates(windows)
+    d_energy, _, d_entropy, d_void = first.sum(axis=0) / n_usable
+    steepest, sharpest = _largest(first), _largest(second)
 
     energy, entropy = windows.states[..., 0], windows.states[..., 2]
-    last = np.maximum(windows.counts - 1, 0)
     first_energy, last_energy = energy[:, 0], energy[:, -1]
-    energy_moved = np.ptp(energy, axis=1) >= PUBLISHED_RANGE
-    peak = entropy.argmax(axis=1)
-    interior = (peak > 0) & (peak < last)
+    energy_moved = _range(energy) >= PUBLISHED_RANGE
+    spike = _range(entropy) >= PUBLISHED_RANGE
+    spike[spike] = _peak_is_interior(entropy[spike], windows.counts[spike])
 
     tests = (
         ("basin_transition_down", energy_moved & (d_energy < 0) & (first_energy > last_energy)),
         ("basin_transition_up", energy_moved & (d_energy > 0) & (last_energy > first_energy)),
-        ("entropy_spike_recovery", (np.ptp(entropy, axis=1) >= PUBLISHED_RANGE) & interior),
+        ("entropy_spike_recovery", spike),
         ("drift_dissonance", _drifted(windows)),
         ("void_rising", d_void > PUBLISHED_SLOPE),
         ("rising_entropy", d_entropy > PUBLISHED_SLOPE),
@@ -146,6 +151,45 @@ def _published(windows: Windows) -> np.ndarray:
         ),
     )
     return _first_match(tests, len(windows))
+
+
+def _rates(windows: Windows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First and second derivatives `[K, 4, N]` of packed windows, and `[N]` usable intervals, at least 1."""
+    steps = np.diff(windows.times, axis=1)
+    if not (windows.mask.all() and (steps > 0).all()):
+        rates = derivatives(windows)
+        n_usable = np.maximum(rates.usable.sum(axis=1), 1)
+        return _windows_last(rates.first), _windows_last(rates.second), n_usable
+    per_second = (1.0 / steps).T[:, None]
+    first = np.diff(_windows_last(windows.states), axis=0)
+    first *= per_second
+    second = np.diff(first, axis=0)
+    second *= per_second[1:]
+    return first, second, np.full(len(windows), max(steps.shape[1], 1))
+
+
+def _windows_last(values: np.ndarray) -> np.ndarray:
+    """`[N, K, 4]` as `[K, 4, N]`, in which one operation runs over many windows at once."""
+    flat = values.reshape(len(values), values.shape[1] * values.shape[2])
+    return np.ascontiguousarray(flat.T).reshape(*values.shape[1:], len(values))
+
+
+def _largest(rates: np.ndarray) -> np.ndarray:
+    """`[N]` largest absolute value of rates `[K, 4, N]`; 0 where there is none."""
+    flat = rates.reshape(rates.shape[0] * rates.shape[1], rates.shape[2])
+    return np.maximum(flat.max(axis=0, initial=0.0), -flat.min(axis=0, initial=0.0))
+
+
+def _range(values: np.ndarray) -> np.ndarray:
+    """`[N]` range of values `[N, T]`."""
+    turned = np.ascontiguousarray(values.T)
+    return turned.max(axis=0) - turned.min(axis=0)
+
+
+def _peak_is_interior(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """`[N]` bool: the first maximum of values `[N, T]` is neither the first nor the last state present."""
+    peak = values.argmax(axis=1)
+    return (peak > 0) & (peak < counts - 1)
 
 
 def levels(windows: Windows) -> np.ndarray:
@@ -190,12 +234,22 @@ def _without_repeats(windows: Windows) -> Windows:
 
 
 def _robust(windows: Windows) -> np.ndarray:
-    return _first_match([(shape, slack >= 0) for shape, slack in _slacks(windows)], len(windows))
+    return _label(_slacks(windows))
 
 
 def _margin(windows: Windows) -> np.ndarray:
-    result, open_ = np.full(len(windows), np.inf), np.ones(len(windows), bool)
-    for _, slack in _slacks(windows):
+    return _least(_slacks(windows))
+
+
+def _label(slacks: list[tuple[str, np.ndarray]]) -> np.ndarray:
+    return _first_match([(shape, slack >= 0) for shape, slack in slacks], len(slacks[0][1]))
+
+
+def _least(slacks: list[tuple[str, np.ndarray]]) -> np.ndarray:
+    """`[N]` smallest distance from the edge of any test that was made before the label was found."""
+    n_windows = len(slacks[0][1])
+    result, open_ = np.full(n_windows, np.inf), np.ones(n_windows, bool)
+    for _, slack in slacks:
         result = np.where(open_, np.minimum(result, np.abs(slack)), result)
         open_ &= slack < 0
     return result
@@ -207,46 +261,48 @@ def _slacks(windows: Windows) -> list[tuple[str, np.ndarray]]:
     A slack changes by at most as much as the level that changes most, so each term is divided by what
     it can change when every level changes by 1.
     """
-    heard = levels(windows)
-    first, last = heard[:, 0], heard[:, -1]
-    extent = np.ptp(heard[:, ::2], axis=1)
-    net, late = last - first, last - heard[:, 5]
+    heard = _windows_last(levels(windows))
+    first, last = heard[0], heard[-1]
+    # Every other level: fifths that do not overlap.
+    fifths = heard[::2]
+    extent = fifths.max(axis=0) - fifths.min(axis=0)
+    net, late = last - first, last - heard[5]
 
-    moved = (extent - MOVED) / 2
-    peak, start, end = heard[..., 2].max(axis=1), first[:, 2], last[:, 2]
+    moved = (extent - MOVED[:, None]) / 2
+    peak, start, end = heard[:, 2].max(axis=0), first[2], last[2]
     rise = (peak - start - SPIKE) / 2
     recovered = ((peak - end) - RECOVERED * (peak - start)) / 2
-    travelled = np.abs(np.diff(heard[:, ::2, 1], axis=1)).sum(axis=1)
-    clarity_moved = (extent[:, 1] - ROUGHNESS * (travelled - extent[:, 1]) - MOVED[1]) / (2 + 10 * ROUGHNESS)
+    travelled = np.abs(np.diff(fifths[:, 1], axis=0)).sum(axis=0)
+    clarity_moved = (extent[1] - ROUGHNESS * (travelled - extent[1]) - MOVED[1]) / (2 + 10 * ROUGHNESS)
 
     # From here on E, S and V alone, each in the direction that has a name.
-    extent, moved = extent[:, _DIRECTED_DIMENSIONS], moved[:, _DIRECTED_DIMENSIONS]
-    ahead = net[:, _DIRECTED_DIMENSIONS] * _DIRECTIONS
-    still = late[:, _DIRECTED_DIMENSIONS] * _DIRECTIONS - ONGOING * ahead
+    extent, moved = extent[_DIRECTED_DIMENSIONS], moved[_DIRECTED_DIMENSIONS]
+    ahead = net[_DIRECTED_DIMENSIONS] * _DIRECTIONS
+    still = late[_DIRECTED_DIMENSIONS] * _DIRECTIONS - ONGOING * ahead
     directed = (ahead - DIRECTED * extent) / (2 + 2 * DIRECTED)
     going = np.minimum(np.minimum(moved, directed), still / (2 + 2 * ONGOING))
     going = np.minimum(going, _largest_by(extent))
     return [
-        ("basin_transition_down", (-BASIN - net[:, 0]) / 2),
-        ("basin_transition_up", (net[:, 0] - BASIN) / 2),
+        ("basin_transition_down", (-BASIN - net[0]) / 2),
+        ("basin_transition_up", (net[0] - BASIN) / 2),
         ("entropy_spike_recovery", np.minimum(rise, recovered)),
         ("drift_dissonance", np.where(_drifted(windows), np.inf, -np.inf)),
-        ("void_rising", going[:, 2]),
-        ("rising_entropy", going[:, 1]),
-        ("falling_energy", going[:, 0]),
-        ("convergence", np.maximum(moved.max(axis=1), clarity_moved)),
+        ("void_rising", going[2]),
+        ("rising_entropy", going[1]),
+        ("falling_energy", going[0]),
+        ("convergence", np.maximum(moved.max(axis=0), clarity_moved)),
     ]
 
 
 def _largest_by(extent: np.ndarray) -> np.ndarray:
-    """`[N, 3]` slack by which each of E, S, V moved more than both others, in units of `MOVED`."""
+    """`[3, N]` slack by which each of E, S, V moved more than both others, in units of `MOVED`."""
     unit = MOVED[_DIRECTED_DIMENSIONS]
-    relative = extent / unit
+    relative = extent / unit[:, None]
     slack = np.full(extent.shape, np.inf)
     for one, other in ((0, 1), (0, 2), (1, 2)):
-        lead = (relative[:, one] - relative[:, other]) / (2 / unit[one] + 2 / unit[other])
-        slack[:, one] = np.minimum(slack[:, one], lead)
-        slack[:, other] = np.minimum(slack[:, other], -lead)
+        lead = (relative[one] - relative[other]) / (2 / unit[one] + 2 / unit[other])
+        slack[one] = np.minimum(slack[one], lead)
+        slack[other] = np.minimum(slack[other], -lead)
     return slack
 
 

@@ -5,12 +5,13 @@ movement gives the window its shape, lesser ones accompany it, and each window i
 (`shapes.robust`) give it the label that was asked for.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from eisv_lumen.errors import InputError
-from eisv_lumen.shapes import DRIFT_LIMIT, LEVELS, MOVED, levels, margin, robust
+from eisv_lumen.shapes import DRIFT_LIMIT, LEVELS, MOVED, levels, robust_with_margin
 from eisv_lumen.vocabulary import N_SHAPES, SHAPE_ID, SHAPES, STATE_MAX
 from eisv_lumen.windows import WINDOW_LENGTH, Windows, concatenate
 
@@ -19,20 +20,92 @@ NOISES = ("realistic", "none")
 ROUNDING = 1e-3
 """Step of the sensors' quantisation; no window is kept whose label would not survive it."""
 
-COURSES = ("ramp", "sigmoid", "approach", "bump", "swing", "wander")
-"""Courses a movement can take over the window: three lead from 0 to about 1, one there and back, one
-to and fro, mostly dying down, and one at random, as real logs do."""
+RESOLUTIONS = (1e-4, 1e-3, 2e-3, 5e-3)
+"""Resolutions, as shares of a dimension's range, to which some windows are rounded: states written with four
+and with three digits, and a tenth of a degree on the scale of 20 degrees, with and without other inputs."""
+
+ROUNDED = 0.4
+"""Share of windows that are rounded, to each resolution as often."""
+
+PAUSE = (1.5, 9.5)
+"""Shortest and longest pause within a window, in median steps; from ten on it would be a gap."""
+
+SHORT = (0.05, 0.4)
+"""Shortest and longest of the hasty steps, in median steps."""
 
 _E, _I, _S, _V = range(4)
 _BASE_LOW = np.array([0.12, 0.40, 0.0, 0.0])
 _BASE_HIGH = np.array([0.90, 0.95, 0.45, 0.25])
 _LESSER_MOST = np.array([0.2, 0.3, 0.2, 0.08])
 """Largest range of a movement that accompanies the main one."""
-_SWING = np.array([0.06, 0.05, 0.015])
+_LEAST_SWING = np.array([[0.06], [0.05], [0.015]])
 """Least range of the swings of E, I and V in drift_dissonance."""
 _NOISE_LOW = np.array([1e-4, 1e-3, 1e-4, 5e-5])
 _NOISE_HIGH = np.array([4e-3, 5e-2, 3e-3, 1.5e-3])
 """Noise of each dimension; I is the roughest by far, since it follows the accuracy of predictions."""
+_AT_ONCE = 1024
+"""Windows made at once: what is worked on stays within a processor's cache."""
+
+
+def _ramp(u: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    since, onset = _since_onset(u, generator)
+    duration = np.where(_chance(0.6, u, generator), 1 - onset, _uniform(0.3, 1.0, u, generator))
+    return np.clip(since / duration, 0, 1) ** np.exp(_uniform(-0.7, 0.9, u, generator))
+
+
+def _sigmoid(u: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    centre, width = _uniform(0.2, 0.8, u, generator), np.exp(_uniform(-4.0, -1.6, u, generator))
+    return 1 / (1 + np.exp(-(u - centre) / width))
+
+
+def _approach(u: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    since, _ = _since_onset(u, generator)
+    return 1 - np.exp(-since / np.exp(_uniform(-3.0, -0.7, u, generator)))
+
+
+def _bump(u: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    before, after = (np.exp(_uniform(-3.2, -1.4, u, generator)) for _ in range(2))
+    away = u - _uniform(0.2, 0.8, u, generator)
+    return np.exp(-(np.abs(away / np.where(away < 0, before, after)) ** _uniform(1, 2, u, generator)))
+
+
+def _swing(u: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    turns = _uniform(0.7, 3.0, u, generator) * u + _uniform(0.0, 1.0, u, generator)
+    return np.cos(2 * np.pi * turns) * np.exp(-u / np.exp(_uniform(-2.3, 0.7, u, generator)))
+
+
+def _wander(u: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    walk = np.cumsum(generator.standard_normal(u.shape), axis=1)
+    walk[:, 1:] = (walk[:, 1:] + walk[:, :-1]) / 2
+    walk -= walk[:, :1]
+    return walk / np.ptp(walk, axis=1, keepdims=True)
+
+
+def _since_onset(u: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    onset = _uniform(0.0, 0.5, u, generator) * _chance(0.5, u, generator)
+    return np.maximum(u - onset, 0.0), onset
+
+
+def _uniform(low: float, high: float, u: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    return generator.uniform(low, high, (len(u), 1))
+
+
+def _chance(share: float, u: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    return generator.random((len(u), 1)) < share
+
+
+_COURSES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
+    "ramp": _ramp,
+    "sigmoid": _sigmoid,
+    "approach": _approach,
+    "bump": _bump,
+    "swing": _swing,
+    "wander": _wander,
+}
+COURSES = tuple(_COURSES)
+"""Courses a movement can take over the window: three lead from 0 to about 1, one there and back, one
+to and fro, mostly dying down, and one at random, as real logs do. Each is a function of positions `[M, T]`
+in [0, 1] that draws its own parameters."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +161,8 @@ def generate(
         generator: Source of all randomness; the same state gives the same windows.
         cadence: Median step in seconds, one for all or `[N]`.
         length: States per window.
-        noise: "realistic" adds sensor noise, steps of uneven length and, to some windows, rounding to
-            1e-3; "none" leaves the bare trajectories at even steps.
+        noise: "realistic" adds sensor noise, steps of uneven length and, to some windows, pauses, hasty
+            steps, and rounding to one of `RESOLUTIONS`; "none" leaves the bare trajectories at even steps.
 
     Returns:
         Windows `[N, length]` whose `robust` label is the one asked for. `ethical_drift` exceeds
@@ -105,16 +178,27 @@ def generate(
     times, drift = np.zeros((2, len(shape_ids), length))
     open_ = np.arange(len(shape_ids))
     while len(open_):
-        proposed = _propose(shape_ids[open_], cadences[open_], length, noise == "realistic", generator)
-        dissonant = shape_ids[open_] == SHAPE_ID["drift_dissonance"]
-        fits = (robust(proposed) == shape_ids[open_]) & (swings_against(proposed) == dissonant)
-        fits &= margin(proposed) > ROUNDING / 2
-        done = open_[fits]
-        states[done], times[done] = proposed.states[fits], proposed.times[fits]
-        assert proposed.ethical_drift is not None
-        drift[done] = proposed.ethical_drift[fits]
-        open_ = open_[~fits]
+        # The last few are proposed several times at once.
+        tries = np.repeat(open_, min(max(_AT_ONCE // (4 * len(open_)), 1), 8))
+        made = np.zeros(len(shape_ids), bool)
+        for start in range(0, len(tries), _AT_ONCE):
+            rows = tries[start : start + _AT_ONCE]
+            proposed = _propose(shape_ids[rows], cadences[rows], length, noise == "realistic", generator)
+            fits = np.flatnonzero(_fits(proposed, shape_ids[rows]))
+            states[rows[fits]], times[rows[fits]] = proposed.states[fits], proposed.times[fits]
+            assert proposed.ethical_drift is not None
+            drift[rows[fits]] = proposed.ethical_drift[fits]
+            made[rows[fits]] = True
+        open_ = open_[~made[open_]]
     return Windows.of(states, times, ethical_drift=drift)
+
+
+def _fits(proposed: Windows, shape_ids: np.ndarray) -> np.ndarray:
+    """`[N]` bool: the window has the shape asked for and keeps it when rounded."""
+    labels, margins = robust_with_margin(proposed)
+    fits = (labels == shape_ids) & (margins > ROUNDING / 2)
+    fits[fits] = swings_against(proposed[fits]) == (shape_ids[fits] == SHAPE_ID["drift_dissonance"])
+    return fits
 
 
 def swings_against(windows: Windows) -> np.ndarray:
@@ -123,16 +207,16 @@ def swings_against(windows: Windows) -> np.ndarray:
     Of the windows made here exactly those of drift_dissonance do so, which lets a listener tell them from
     the states alone. Sensors do not show it: load on a machine moves E against I, but V along with E.
     """
-    moving = levels(windows)[..., [_E, _I, _V]]
+    moving = levels(windows).transpose(1, 2, 0)[:, [_E, _I, _V]]
     position = np.linspace(-1, 1, LEVELS)
-    slope = np.einsum("nld,l->nd", moving, position) / (position**2).sum()
-    swing = moving - moving.mean(axis=1, keepdims=True) - slope[:, None] * position[:, None]
-    large = (np.ptp(swing, axis=1) >= _SWING).all(axis=1)
-    turns = (np.diff(np.sign(swing[..., 0]), axis=1) != 0).sum(axis=1)
+    slope = np.tensordot(position, moving, 1) / (position**2).sum()
+    swing = moving - moving.mean(axis=0) - slope * position[:, None, None]
+    large = (np.ptp(swing, axis=0) >= _LEAST_SWING).all(axis=0)
+    turns = (np.diff(np.sign(swing[:, 0]), axis=0) != 0).sum(axis=0)
     # Correlation of E with I and with V.
-    product = (swing[..., :1] * swing[..., 1:]).sum(axis=1)
-    power = (swing**2).sum(axis=1)
-    opposed = (product <= -0.75 * np.sqrt(power[:, :1] * power[:, 1:])).all(axis=1)
+    product = (swing[:, :1] * swing[:, 1:]).sum(axis=0)
+    power = (swing**2).sum(axis=0)
+    opposed = (product <= -0.75 * np.sqrt(power[:1] * power[1:])).all(axis=0)
     return large & (turns >= 3) & opposed
 
 
@@ -192,34 +276,34 @@ def _propose(
     """Windows that mostly, but not always, have the shape asked for."""
     times = _times(cadences, length, noisy, generator)
     u = times / times[:, -1:]
-    ranges, courses = _movements(shape_ids, generator)
-    moves = ranges[:, None] * _courses(courses, u, generator)
+    moves = _moves(*_movements(shape_ids, generator), u, generator)
     dissonant = shape_ids == SHAPE_ID["drift_dissonance"]
-    _swing(moves, dissonant, u, generator)
+    moves[dissonant] = _dissonance(moves[dissonant], u[dissonant], generator)
     base = generator.uniform(_BASE_LOW, _BASE_HIGH, (len(shape_ids), 4))
-    low = -moves.min(axis=1)
-    base = np.clip(base, low, np.maximum(STATE_MAX - moves.max(axis=1), low))
-    states = base[:, None] + moves
+    low = -moves.min(axis=2)
+    base = np.clip(base, low, np.maximum(STATE_MAX - moves.max(axis=2), low))
+    states = base[..., None] + moves
     if noisy:
         states += _noise(states.shape, generator)
-        rounded = generator.random(len(states)) < 0.3
-        states[rounded] = (states[rounded] / ROUNDING).round() * ROUNDING
+        _round(states, generator)
     drift = _drift(dissonant, u, generator)
-    return Windows.of(np.clip(states, 0.0, STATE_MAX), times, ethical_drift=drift)
+    states = np.clip(states, 0.0, STATE_MAX[:, None])
+    return Windows.of(np.ascontiguousarray(states.transpose(0, 2, 1)), times, ethical_drift=drift)
 
 
 def _times(cadences: np.ndarray, length: int, noisy: bool, generator: np.random.Generator) -> np.ndarray:
     """`[N, T]` seconds from 0: even steps, or for most windows uneven ones, some with pauses."""
     steps = np.ones((len(cadences), length - 1))
     if noisy:
-        kind = generator.random((len(cadences), 1))
-        steps += (kind > 0.3) * generator.uniform(-0.15, 0.15, steps.shape)
-        pause = (kind > 0.85) & (generator.random(steps.shape) < 0.08)
-        steps = np.where(pause, generator.uniform(1.5, 6.0, steps.shape), steps)
-        short = (kind > 0.92) & (generator.random(steps.shape) < 0.08)
-        steps = np.where(short, generator.uniform(0.05, 0.4, steps.shape), steps)
-    elapsed = np.cumsum(steps * cadences[:, None], axis=1)
-    return np.concatenate([np.zeros((len(cadences), 1)), elapsed], axis=1)
+        kind = generator.random(len(cadences))
+        for above, share, (low, high) in ((0.3, 1.0, (0.85, 1.15)), (0.85, 0.08, PAUSE), (0.92, 0.08, SHORT)):
+            rows = kind > above
+            some = steps[rows]
+            drawn = generator.uniform(low, high, some.shape)
+            steps[rows] = np.where(generator.random(some.shape) < share, drawn, some)
+    times = np.zeros((len(cadences), length))
+    np.cumsum(steps * cadences[:, None], axis=1, out=times[:, 1:])
+    return times
 
 
 def _movements(shape_ids: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -248,67 +332,63 @@ def _movements(shape_ids: np.ndarray, generator: np.random.Generator) -> tuple[n
     return lesser * signs, courses
 
 
-def _courses(courses: np.ndarray, u: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """`[N, T, 4]` course of each dimension at the positions u `[N, T]` in [0, 1]."""
-    shape = (len(u), 1, 4)
-    u = u[..., None]
-    onset = generator.uniform(0.0, 0.5, shape) * (generator.random(shape) < 0.5)
-    duration = np.where(generator.random(shape) < 0.6, 1 - onset, generator.uniform(0.3, 1.0, shape))
-    curvature = np.exp(generator.uniform(-0.7, 0.9, shape))
-    centre = generator.uniform(0.2, 0.8, shape)
-    since = np.maximum(u - onset, 0.0)
-    ramp = np.clip(since / duration, 0, 1) ** curvature
-    sigmoid = 1 / (1 + np.exp(-(u - centre) / np.exp(generator.uniform(-4.0, -1.6, shape))))
-    approach = 1 - np.exp(-since / np.exp(generator.uniform(-3.0, -0.7, shape)))
-    before, after = np.exp(generator.uniform(-3.2, -1.4, (2, *shape)))
-    bump = np.exp(
-        -(np.abs((u - centre) / np.where(u < centre, before, after)) ** generator.uniform(1, 2, shape))
-    )
-    swing = np.cos(2 * np.pi * (generator.uniform(0.7, 3.0, shape) * u + generator.random(shape)))
-    swing *= np.exp(-u / np.exp(generator.uniform(-2.3, 0.7, shape)))
-    wander = np.cumsum(generator.normal(size=(*u.shape[:2], 4)), axis=1)
-    wander[:, 1:] = (wander[:, 1:] + wander[:, :-1]) / 2
-    wander -= wander[:, :1]
-    wander /= np.ptp(wander, axis=1, keepdims=True)
-    result = np.zeros(np.broadcast_shapes(u.shape, shape))
-    for number, course in enumerate((ramp, sigmoid, approach, bump, swing, wander)):
-        result = np.where(courses[:, None] == number, course, result)
-    return result
+def _moves(
+    ranges: np.ndarray, courses: np.ndarray, u: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """`[N, 4, T]` movement of each dimension: its range times its course at the positions u `[N, T]`."""
+    moves = np.zeros((*ranges.shape, u.shape[1]))
+    for number, course in enumerate(_COURSES.values()):
+        rows, dimensions = np.nonzero((courses == number) & (ranges != 0))
+        moves[rows, dimensions] = ranges[rows, dimensions, None] * course(u[rows], generator)
+    return moves
 
 
-def _swing(moves: np.ndarray, dissonant: np.ndarray, u: np.ndarray, generator: np.random.Generator) -> None:
-    """Replace the movements of E, I and V where dissonant by swings of E against the others."""
-    count = (int(dissonant.sum()), 1)
-    phase = generator.uniform(1.5, 2.6, count) * u[dissonant] + generator.random(count)
+def _dissonance(moves: np.ndarray, u: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Movements `[N, 4, T]` with those of E, I and V replaced by swings of E against the others."""
+    count = (len(u), 1)
+    phase = generator.uniform(1.5, 2.6, count) * u + generator.random(count)
     energy = generator.uniform(0.05, 0.14, count)
-    moves[dissonant, :, _E] = energy * np.sin(2 * np.pi * phase)
+    moves[:, _E] = energy * np.sin(2 * np.pi * phase)
     for dimension, low, high in ((_I, 0.6, 1.5), (_V, 0.2, 0.5)):
         size = energy * generator.uniform(low, high, count)
         lag = generator.uniform(-0.04, 0.04, count)
-        moves[dissonant, :, dimension] = -size * np.sin(2 * np.pi * (phase + lag))
+        moves[:, dimension] = -size * np.sin(2 * np.pi * (phase + lag))
+    return moves
 
 
 def _noise(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    """Noise `[N, T, 4]` with some memory, and in a few dimensions none (nothing there is measured)."""
-    width = np.exp(generator.uniform(np.log(_NOISE_LOW), np.log(_NOISE_HIGH), (shape[0], 4)))
+    """Noise `[N, 4, T]` with some memory, and in a few dimensions none (nothing there is measured)."""
+    width = np.exp(generator.uniform(np.log(_NOISE_LOW), np.log(_NOISE_HIGH), shape[:2]))
     width *= generator.random(width.shape) > 0.1
-    white = generator.normal(size=shape) * width[:, None]
+    noise = generator.standard_normal(shape) * width[..., None]
     memory = generator.uniform(0.0, 0.8, (shape[0], 1))
-    noise = white.copy()
-    for step in range(1, shape[1]):
-        noise[:, step] = memory * noise[:, step - 1] + np.sqrt(1 - memory**2) * white[:, step]
+    fresh = np.sqrt(1 - memory**2)
+    for step in range(1, shape[2]):
+        noise[..., step] = memory * noise[..., step - 1] + fresh * noise[..., step]
     return noise
+
+
+def _round(states: np.ndarray, generator: np.random.Generator) -> None:
+    """Round some of the states `[N, 4, T]` to a sensor's resolution, in place."""
+    chosen = generator.random(len(states)) / ROUNDED * len(RESOLUTIONS)
+    for number, resolution in enumerate(RESOLUTIONS):
+        rows = chosen.astype(np.int64) == number
+        step = resolution * STATE_MAX[:, None]
+        states[rows] = (states[rows] / step).round() * step
 
 
 def _drift(dissonant: np.ndarray, u: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Ethical drift `[N, T]`: low everywhere, above the limit for a while where dissonant."""
     count = (len(u), 1)
-    low = generator.uniform(0.0, 0.5 * DRIFT_LIMIT, count) * generator.uniform(0.7, 1.3, u.shape)
+    drift = generator.uniform(0.0, 0.5 * DRIFT_LIMIT, count) * generator.uniform(0.7, 1.3, u.shape)
+    u = u[dissonant]
+    count = (len(u), 1)
     # The peak lies on a state, so that the limit is passed whatever the steps.
     centre = np.take_along_axis(u, generator.integers(0, u.shape[1], count), axis=1)
     width = generator.uniform(0.1, 0.4, count)
     peak = generator.uniform(DRIFT_LIMIT + 0.02, 0.9, count)
-    return np.where(dissonant[:, None], np.maximum(low, peak * np.exp(-(((u - centre) / width) ** 2))), low)
+    drift[dissonant] = np.maximum(drift[dissonant], peak * np.exp(-(((u - centre) / width) ** 2)))
+    return drift
 
 
 def _check(shape_ids: np.ndarray, cadences: np.ndarray, length: int, noise: str) -> None:

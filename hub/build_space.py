@@ -27,7 +27,7 @@ from eisv_lumen.errors import (
     MissingDependencyError,
     exit_with_reason,
 )
-from eisv_lumen.layouts import DATASET
+from eisv_lumen.layouts import DATASET, HELD_OUT_SYNTHETIC
 from eisv_lumen.vocabulary import SHAPES, STATE_MAX
 
 APP = Path(__file__).resolve().parents[1] / "spaces" / "explorer"
@@ -139,8 +139,13 @@ def example_windows(dataset: Path) -> list[dict[str, Any]]:
             found="no pyarrow", expected="pyarrow, to read a dataset", next="pip install 'eisv-lumen[build]'"
         ) from error
     path = dataset / DATASET.windows("test")
+    made = dataset / DATASET.windows(HELD_OUT_SYNTHETIC["test"])
     try:
-        rows = parquet.read_table(path, columns=list(_COLUMNS)).to_pylist()
+        rows = [
+            row
+            for file in (path, *([made] if made.is_file() else []))
+            for row in parquet.read_table(file, columns=list(_COLUMNS)).to_pylist()
+        ]
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(
             found=f"{path}: {str(error).splitlines()[0]}",

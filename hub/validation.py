@@ -1,4 +1,7 @@
-"""What a folder must be before it is published: complete, gated, carded, and free of secrets and pickles."""
+"""What a folder must be before it is published: complete, gated, carded, and free of secrets and pickles.
+
+Figures belong to the card, so no manifest names them: they are checked for being pictures and nothing else.
+"""
 
 import json
 import re
@@ -23,6 +26,8 @@ _SECRETS = re.compile(
 )
 _FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", re.DOTALL)
 _BLOCK = 1 << 20
+_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\x00\x00\x00\x00IEND\xaeB`\x82"
+_MAX_FIGURES, _MAX_FIGURE_BYTES = 20, 500_000
 
 
 def validate(
@@ -42,13 +47,14 @@ def validate(
     Raises:
         ArtifactError: A folder is incomplete, damaged, of the wrong kind, or has no valid card.
         GateError: A gate was not passed, or parity was not measured.
-        VerificationError: A secret, a pickle, or executable content where none belongs.
+        VerificationError: A secret, a pickle, code where none belongs, or a figure that is none.
     """
     manifests = {}
     for role in ROLES:
         manifests[role] = artifact.verify(folders[role], kind=role)
         _check_card(folders[role])
         _check_content(folders[role], role, key, token)
+        _check_figures(folders[role])
     _check_gates(folders)
     _check_base(folders["teacher"], base_repo_id)
     return manifests
@@ -96,6 +102,25 @@ def _check_content(folder: Path, role: str, key: SigningKey, token: str | None) 
             raise _unfit(path, "a hidden or odd file name", "plain names")
         _check_kind(path, role)
         _check_secrets(path, key, token)
+
+
+def _check_figures(folder: Path) -> None:
+    """Whatever lies under `figures/` is a picture: the manifest does not vouch for it."""
+    paths = [path for path in sorted((folder / artifact.FIGURES).rglob("*")) if path.is_file()]
+    if len(paths) > _MAX_FIGURES:
+        raise _unfit(folder / artifact.FIGURES, f"{len(paths)} figures", f"at most {_MAX_FIGURES}")
+    for path in paths:
+        size = path.stat().st_size
+        if size > _MAX_FIGURE_BYTES:
+            raise _unfit(path, f"a figure of {size:,} bytes", f"at most {_MAX_FIGURE_BYTES:,}")
+        content = path.read_bytes()
+        if (
+            path.parent != folder / artifact.FIGURES
+            or path.suffix != ".png"
+            or not content.startswith(_PNG)
+            or not content.endswith(_PNG_END)
+        ):
+            raise _unfit(path, "a file that is no PNG figure", "PNG files alone, directly in figures/")
 
 
 def _check_kind(path: Path, role: str) -> None:

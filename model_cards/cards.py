@@ -14,11 +14,13 @@ from eisv_lumen import artifact
 from eisv_lumen.artifact import Manifest
 from eisv_lumen.device.awareness import GATE
 from eisv_lumen.errors import ArtifactError
-from eisv_lumen.layouts import DATASET, SPLITS, STUDENT
+from eisv_lumen.layouts import ALL_SPLITS, DATASET, SPLITS, STUDENT
 from eisv_lumen.metrics import COLUMNS
 from eisv_lumen.prompts import design_messages
 from eisv_lumen.vocabulary import SHAPES
+from model_cards.dataset_grids import dropped_grid, growth_grid, share_grid, stability_grid
 from model_cards.facts import facts, origin, source_line
+from model_cards.figures import dataset_figures
 from model_cards.front_matter import (
     DatasetFrontMatter,
     FrontMatter,
@@ -84,7 +86,12 @@ def dataset_card(folders: Folders, names: ReleaseNames) -> str:
         "sources": [source_line(source) for source in metrics.get("sources") or ()],
         "labels_agree": metrics.get("labels_agree"),
         "stability": metrics.get("label_stability"),
-        "dropped": facts(metrics.get("dropped") or {}),
+        "stability_by_source": stability_grid(metrics.get("label_stability_by_source") or {}),
+        "dropped": dropped_grid(metrics),
+        "cut": share_grid(metrics.get("cut") or {}),
+        "growth": metrics.get("growth"),
+        "growth_table": growth_grid(metrics.get("growth") or {}),
+        "figures": dataset_figures(folder, metrics),
         "feedback": _feedback(metrics.get("feedback") or {}),
         "origin": origin(manifest),
     }
@@ -96,7 +103,7 @@ def dataset_configs(manifest: Manifest) -> tuple[dict[str, Any], ...]:
     paths: dict[str, Callable[[str], str]] = {"windows": DATASET.windows, "expressions": DATASET.expressions}
     configs: list[dict[str, Any]] = []
     for name, path in paths.items():
-        files = [{"split": split, "path": path(split)} for split in SPLITS if path(split) in manifest.files]
+        files = [{"split": split, "path": path(split)} for split in ALL_SPLITS if path(split) in manifest.files]
         if not files:
             raise ArtifactError(
                 found=f"a dataset without any file of its {name} configuration",

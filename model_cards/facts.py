@@ -60,9 +60,9 @@ def source_line(source: str | Mapping[str, Any]) -> str:
     steps = sorted({device["median_step_s"] for device in devices.values() if device.get("median_step_s")})
     if steps:
         parts.append("one every " + " or ".join(f"{step:g} s" for step in steps))
-    days = sorted(
-        _day(device[end]) for device in devices.values() for end in ("t_start", "t_end") if end in device
-    )
+    # A device all of whose states another source holds has no time of its own.
+    ends = [device.get(end) for device in devices.values() for end in ("t_start", "t_end")]
+    days = sorted(_day(end) for end in ends if end is not None)
     if days:
         parts.append(f"{days[0]} to {days[-1]}" if days[0] != days[-1] else days[0])
     if source.get("mapped"):

@@ -15,7 +15,7 @@ from typing import Any
 
 from eisv_lumen.artifact import sha256_file, write_json
 from eisv_lumen.errors import VerificationError, exit_with_reason
-from eisv_lumen.layouts import DATASET, SPLITS, STUDENT
+from eisv_lumen.layouts import ALL_SPLITS, DATASET, STUDENT
 from recipes.configuration import REPOSITORIES, Recipe
 
 
@@ -63,7 +63,7 @@ def check_dataset(repo_id: str, tag: str, folder: Path) -> dict[str, Any]:
                 same, f"{configuration}/{split} of {repo_id} differs from {path}", "the rows that were pushed"
             )
             rows[configuration][str(split)] = pushed.num_rows
-    _expect(set(rows["windows"]) == set(SPLITS), f"splits {sorted(rows['windows'])}", f"splits {SPLITS}")
+    _expect(set(rows["windows"]) == set(ALL_SPLITS), f"splits {sorted(rows['windows'])}", f"{ALL_SPLITS}")
     print(f"datasets: {repo_id}@{tag}: {rows['windows']}", flush=True)
     return {"rows": rows}
 

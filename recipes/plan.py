@@ -94,6 +94,13 @@ def building(recipe: Recipe, out: Path, sources: list[Path], timezone: str) -> l
             *folders("dataset", "evaluation"),
         ),
         Stage(
+            "report",
+            "draws what the dataset holds, for its card",
+            ["-m", "dataset_builder.report", out / "dataset"],
+            out / "dataset" / "figures" / "shapes.png",
+            quiet=True,
+        ),
+        Stage(
             "cards",
             "writes every card from the measured results",
             ["-m", "model_cards.render", "--recipe", recipe.path, *folders(*REPOSITORIES, "evaluation")],

@@ -14,13 +14,15 @@ from huggingface_hub.repocard import RepoCard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataset_builder.report import FIGURES
 from eisv_lumen import artifact
 from eisv_lumen.errors import ArtifactError, ConfigurationError
 from eisv_lumen.metrics import COLUMNS, table_markdown
 from eisv_lumen.vocabulary import SHAPES
 from model_cards import render
 from model_cards.cards import CARDS, Folders
-from model_cards.facts import facts
+from model_cards.facts import facts, source_line
+from model_cards.figures import ALT_TEXTS
 from model_cards.front_matter import DatasetFrontMatter, ModelFrontMatter, SpaceFrontMatter
 from model_cards.measurements import METRIC_MEANINGS, Measurement
 from model_cards.names import ReleaseNames
@@ -54,10 +56,28 @@ DATASET_METRICS = {
             "devices": {"host": {"median_step_s": 0.5, "t_start": 1700000000.0, "t_end": 1700090000.0}},
             "observed": 0,
             "mapped": {"cpu_pct": "cpu", "memory_pct": "memory_pct"},
+            "dropped": {"gap": 3, "clock stepped back": 1},
+            "values": {"impossible reading": 12},
             "notes": ["times were read as UTC"],
         },
         "a log that tells nothing else",
     ],
+    "cut": {
+        "host telemetry": {
+            "native": {"settled_presence": 3600, "convergence": 210, "void_rising": 1},
+            "30s": {"settled_presence": 2},
+        }
+    },
+    "cadence": {"host telemetry": {"edges_s": [0.1, 1.0, 10.0], "counts": [4800, 72]}},
+    "gaps": {"host telemetry": {"edges_s": [0.1, 1.0, 10.0], "counts": [0, 3]}},
+    "label_stability_by_source": {"host telemetry": {"robust": 0.9976, "published": 1.0, "n": 3813}},
+    "growth": {
+        "parent": "0123456789abcdef" * 4,
+        "generation": 2,
+        "data_delta_sha256": "fedcba9876543210" * 4,
+        "kept": {"train": {"real": 800, "synthetic": 800}, "test": {"real": 104, "synthetic": 90}},
+        "added": {"train": {"real": 20, "synthetic": 0}, "validation": {"real": 100, "synthetic": 0}},
+    },
     "labels_agree": 0.229,
     "label_stability": {"robust": 0.9976, "published": 1.0, "noise": 0.001, "n": 3813},
     "feedback": {"kind": "self-scored", "n_updates": 12345},
@@ -206,6 +226,7 @@ def folders(tmp_path, monkeypatch) -> Folders:
     monkeypatch.setattr(artifact, "library_versions", lambda: {"numpy": "2.0.0", "onnxruntime": "1.22.0"})
     parquet = {f"data/{c}/{s}.parquet": b"x" for c in ("windows", "expressions") for s in ("train", "test")}
     parquet["data/legacy/train.parquet"] = b"x"
+    parquet |= {f"figures/{name}": b"a picture" for name in FIGURES}
     return Folders(
         dataset=make(
             tmp_path / "dataset", "dataset", copy.deepcopy(DATASET_METRICS), parquet, {"stride": 10}
@@ -301,6 +322,89 @@ def test_space_front_matter_is_the_hubs(folders):
 def test_code_in_cards_is_python(kind, folders):
     for block in re.findall(r"```python\n(.*?)```", CARDS[kind](folders, ReleaseNames()), re.S):
         ast.parse(block)
+
+
+def test_the_dataset_card_shows_every_figure_of_the_report_once(folders):
+    """What the builder draws and what the card looks for are named in two rooms: here they meet."""
+    assert {f"{name}.png" for name in ALT_TEXTS} == set(FIGURES)
+    text = CARDS["dataset"](folders, ReleaseNames())
+    images = re.findall(r"^!\[(.*)\]\((figures/.*?\.png)\)$", text, re.M)
+    assert sorted(path for _, path in images) == sorted(f"figures/{name}" for name in FIGURES)
+    assert all(len(alt) > 60 and (folders.dataset / path).is_file() for alt, path in images)
+    assert len({alt for alt, _ in images}) == len(FIGURES)
+
+
+def test_a_figure_that_is_not_there_is_not_shown_but_its_numbers_are(folders):
+    whole = CARDS["dataset"](folders, ReleaseNames())
+    for name in FIGURES:
+        (folders.dataset / "figures" / name).unlink()
+    text = CARDS["dataset"](folders, ReleaseNames())
+    assert "![" not in text and "figures/" not in text
+    without = [line for line in whole.splitlines() if not line.startswith("![")]
+    assert [line for line in text.splitlines() if line.startswith("|")] == [
+        x for x in without if x[:1] == "|"
+    ]
+    assert "## What the shapes look like" in whole and "## What the shapes look like" not in text
+
+
+def test_the_new_tables_hold_what_was_measured(folders):
+    text = CARDS["dataset"](folders, ReleaseNames())
+    for row in (
+        "| host telemetry | native | 3,811 | 94.5 % | 5.5 % | 0 | 0 | 0 | 0 | 0 | 0 | < 0.1 % |",
+        "| host telemetry | 30s | 2 | 100.0 % | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |",
+        "| impossible reading | value taken as missing | host telemetry 12 | 12 |",
+        "| clock stepped back | left out | host telemetry 1 | 1 |",
+        "| host telemetry | 3,813 | 99.76 % | 100.00 % |",
+        "| train | 800 | 800 | 20 | 0 |",
+        "| validation | 0 | 0 | 100 | 0 |",
+    ):
+        assert row in text.splitlines(), row
+    assert "generation 2" in text and "`0123456789ab`" in text and "`fedcba987654`" in text
+
+
+def test_a_source_that_grew_is_counted_once(folders):
+    metrics = json.loads((folders.dataset / "metrics.json").read_text())
+    metrics["sources"].append({**metrics["sources"][0], "dropped": {"gap": 2}, "values": {}})
+    metrics["dropped"]["gap"] += 2
+    (folders.dataset / "metrics.json").write_text(json.dumps(metrics))
+    assert "| gap | left out | host telemetry 5 | 5 |" in CARDS["dataset"](folders, ReleaseNames())
+
+
+def test_a_source_that_added_nothing_is_named_all_the_same():
+    empty = {"states": 0, "segments": 0, "median_step_s": None, "t_start": None, "t_end": None}
+    source = {"name": "copy", "kind": "log", "states": 0, "devices": {"copy": empty}, "observed": 0}
+    assert source_line(source) == "**copy** (log): 0 states"
+
+
+def test_an_older_dataset_has_a_card_without_the_new_parts(folders, tmp_path):
+    new = ("cut", "cadence", "gaps", "label_stability_by_source", "growth", "sources", "dropped")
+    metrics = {key: value for key, value in DATASET_METRICS.items() if key not in new}
+    parquet = {f"data/{c}/train.parquet": b"x" for c in ("windows", "expressions")}
+    old = make(tmp_path / "old", "dataset", metrics, parquet, {})
+    text = CARDS["dataset"](Folders(dataset=old), ReleaseNames())
+    for absent in ("What was added", "How often", "What was dropped", "by source:", "None", "!["):
+        assert absent not in text
+    # Measured, but nothing to tell: the first generation adds to none.
+    (old / "metrics.json").write_text(json.dumps({**metrics, "growth": None, "dropped": {}, "cut": {}}))
+    assert CARDS["dataset"](Folders(dataset=old), ReleaseNames()) == text
+    # A build that grew by nothing new had no window whose label could be tried.
+    unknown = {"robust": None, "published": None, "noise": 0.001, "n": 0}
+    none = {"label_stability": unknown, "label_stability_by_source": {"copy": unknown}}
+    (old / "metrics.json").write_text(json.dumps({**metrics, **none}))
+    text = CARDS["dataset"](Folders(dataset=old), ReleaseNames())
+    assert "Noise of" not in text and "None" not in text
+
+
+def test_names_from_logs_cannot_break_the_card(folders):
+    metrics = json.loads((folders.dataset / "metrics.json").read_text())
+    metrics["dropped"] = {"a](http://evil) | b\nc": 99}
+    metrics["cut"] = {"x | y\nz": {"native": {"convergence": 1}}}
+    (folders.dataset / "metrics.json").write_text(json.dumps(metrics))
+    text = CARDS["dataset"](folders, ReleaseNames())
+    assert "| x \\| y z | native | 1 |" in text and "| a](http://evil) \\| b c |" in text
+    images = re.findall(r"!\[(.*?)\]\((.*?)\)", text)
+    assert [path for _, path in images if not re.fullmatch(r"figures/\w+\.png", path)] == []
+    assert any("evil" in alt for alt, _ in images)
 
 
 def test_figures_not_measured_are_not_shown(folders, tmp_path):

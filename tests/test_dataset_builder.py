@@ -10,6 +10,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,7 +21,7 @@ from dataset_builder.sources import find_sources
 from eisv_lumen import artifact
 from eisv_lumen.errors import ConfigurationError, SourceError, exit_with_reason
 from eisv_lumen.expression import parse_answer
-from eisv_lumen.layouts import DATASET, SPLITS
+from eisv_lumen.layouts import ALL_SPLITS, DATASET, HELD_OUT_SYNTHETIC, SPLITS
 from eisv_lumen.rules import Rules
 from eisv_lumen.shapes import classify
 from eisv_lumen.vocabulary import AFFINITY, SHAPE_ID, SHAPES, TOKEN_ID
@@ -104,7 +105,13 @@ def folder(sources):
 
 
 def table(folder, split, configuration="windows"):
-    return pq.read_table(folder / getattr(DATASET, configuration)(split)).to_pandas()
+    """A split with the synthetic windows that are held out beside it."""
+    paths = [
+        folder / getattr(DATASET, configuration)(name)
+        for name in (split, HELD_OUT_SYNTHETIC.get(split))
+        if name
+    ]
+    return pa.concat_tables([pq.read_table(path) for path in paths]).to_pandas()
 
 
 def as_windows(frame):
@@ -119,10 +126,11 @@ def as_windows(frame):
 def test_the_folder_is_a_complete_artifact(folder):
     manifest = artifact.verify(folder, kind="dataset")
     assert set(manifest.files) == {
-        *(DATASET.windows(split) for split in SPLITS),
-        *(DATASET.expressions(split) for split in SPLITS),
+        *(DATASET.windows(split) for split in ALL_SPLITS),
+        *(DATASET.expressions(split) for split in ALL_SPLITS),
         DATASET.legacy,
         DATASET.weights,
+        DATASET.plan,
         "metrics.json",
     }
     assert set(manifest.inputs) == {"desk", "lumen"}
@@ -152,6 +160,13 @@ def test_no_state_of_a_held_out_window_is_in_a_train_window(folder):
             (a, b) for a in spans[one] for b in spans[other] if a[0] == b[0] and a[1] <= b[2] and b[1] <= a[2]
         ]
         assert not touching, f"{one} and {other} windows share time: {touching[:3]}"
+
+
+def test_held_out_splits_are_purely_real_and_synthetic_ones_stand_beside_them(folder):
+    for split, made in HELD_OUT_SYNTHETIC.items():
+        real, synthetic = (pq.read_table(folder / DATASET.windows(name)) for name in (split, made))
+        assert len(real) > 10 and set(real["provenance"].to_pylist()) == {"real"}
+        assert len(synthetic) == 45 and set(synthetic["provenance"].to_pylist()) == {"synthetic"}
 
 
 def test_no_window_crosses_a_gap_or_a_reboot(folder):
@@ -225,7 +240,7 @@ def test_types_are_the_same_everywhere_and_datasets_shows_them(folder, tmp_path)
     import datasets
 
     for configuration in ("windows", "expressions"):
-        paths = {split: str(folder / getattr(DATASET, configuration)(split)) for split in SPLITS}
+        paths = {split: str(folder / getattr(DATASET, configuration)(split)) for split in ALL_SPLITS}
         schemas = {split: pq.read_schema(path) for split, path in paths.items()}
         assert schemas["train"].equals(schemas["test"], check_metadata=True)
         assert schemas["train"].equals(schemas["validation"], check_metadata=True)
@@ -233,7 +248,7 @@ def test_types_are_the_same_everywhere_and_datasets_shows_them(folder, tmp_path)
         plain = datasets.Features.from_arrow_schema(schemas["train"].remove_metadata())
         assert loaded["train"].features == plain
         assert {split: len(rows) for split, rows in loaded.items()} == {
-            split: len(table(folder, split)) for split in SPLITS
+            split: pq.read_metadata(path).num_rows for split, path in paths.items()
         }
     row = loaded["train"][0]
     assert [turn["role"] for turn in row["prompt"]] == ["system", "user"]
@@ -279,17 +294,49 @@ def test_legacy_is_the_published_schema(folder):
         ("n_expressions", "int64"),
     ]
     rows = legacy.to_pylist()
-    assert len(rows) == sum(len(table(folder, split)) for split in SPLITS)
-    assert {row["provenance"] for row in rows} == {"lumen_real", "synthetic"}
-    for row in rows[:: len(rows) // 40]:
+    real = [row for row in rows if row["provenance"] == "lumen_real"]
+    # Every stretch of the logs is cut whole, whatever the splits: 1000 and 1000 and 1000 readings, 1200 states.
+    assert len(real) == sum((n - 20) // 10 + 1 for n in (1000, 1000, 1000, 1200))
+    assert len(rows) - len(real) == 180
+    assert {row["shape"] for row in rows if row["provenance"] == "synthetic"} >= {"drift_dissonance"}
+    for row in rows[:: len(rows) // 80]:
         states, rates = json.loads(row["eisv_states"]), json.loads(row["derivatives"])
-        assert set(states[0]) == {"t", "E", "I", "S", "V"} and len(states) == 20
+        assert set(states[0]) == {"t", "E", "I", "S", "V"} and len(states) == 20 == len(rates) + 1
         assert set(rates[0]) == {"t", "dE", "dI", "dS", "dV"}
-        slope = (states[1]["E"] - states[0]["E"]) / (states[1]["t"] - states[0]["t"])
-        assert rates[0]["dE"] == pytest.approx(slope, abs=5e-3 * max(1, abs(slope)) + 2e-3)
+        assert states[0]["t"] == pytest.approx(row["t_start"], abs=1e-3)
+        assert states[-1]["t"] == pytest.approx(row["t_end"], abs=1e-3)
+        for before, after, rate in zip(states, states[1:], rates, strict=False):
+            seconds = after["t"] - before["t"]
+            assert rate["t"] == after["t"]
+            for name in "EISV":
+                # States are rounded to 1e-4, times to 1e-3 s.
+                slack = 1.1e-4 / seconds + abs(rate[f"d{name}"]) * 1.1e-3 / seconds + 1e-4
+                assert abs(rate[f"d{name}"] - (after[name] - before[name]) / seconds) <= slack
         said = json.loads(row["tokens"])
-        assert len(said) == row["n_expressions"] == 1
+        assert len(said) == row["n_expressions"] >= 1
         assert all(token.startswith("~") and token.endswith("~") for token in said[0])
+
+
+def test_legacy_keeps_every_observed_expression(folder):
+    rows = pq.read_table(folder / DATASET.legacy).to_pylist()
+    said = [row for row in rows if json.loads(row["tokens"]) == [["~ripple~", "~return~"]]]
+    # Lumen's windows are 38 s long, and of its 30 expressions 20 are in tokens.
+    lumen = [row for row in said if row["t_end"] - row["t_start"] < 39]
+    moments = [START + 2.0 * i for i in range(25, 1200, 40)]
+    heard = [row for row in lumen if any(0 <= moment - row["t_end"] <= 30.1 for moment in moments)]
+    assert len(heard) >= 20
+
+
+def test_published_labels_are_those_of_the_legacy_states(folder):
+    rows = pq.read_table(folder / DATASET.legacy).to_pylist()
+    agree = []
+    for row in rows:
+        points = json.loads(row["eisv_states"])
+        states = np.array([[point[name] for name in "EISV"] for point in points])
+        windows = Windows.of(states, np.array([point["t"] for point in points]))
+        agree.append(SHAPES[classify(windows, rules="published")[0]] == row["shape"])
+    drifting = [row["shape"] == "drift_dissonance" for row in rows]
+    assert np.mean(np.array(agree) | drifting) > 0.99
 
 
 def test_observed_expressions_are_read_placed_and_learned_from(sources, folder):

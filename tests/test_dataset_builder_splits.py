@@ -5,60 +5,78 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_builder.splits import PURGED, TEST, TRAIN, VALIDATION, assign, runs
-from eisv_lumen.series import Series
+from dataset_builder.configuration import DatasetSettings, SplitSettings
+from dataset_builder.cutting import Scale, plan_of, stretches
+from dataset_builder.splits import PURGED, TEST, TRAIN, VALIDATION, Plan, plan_blocks
+from dataset_builder.spool import SpoolWriter
 
 
-def series(n, step=2.0, reboots=0, gaps=0, seed=0):
+def times_of(n, step=2.0, reboots=0, gaps=0, seed=0):
     rng = np.random.default_rng(seed)
     steps = rng.uniform(0.8, 1.2, n) * step
     for at in rng.integers(0, max(n, 1), gaps)[:n]:
         steps[at] += 5000.0
     for at in rng.integers(0, max(n, 1), reboots)[:n]:
         steps[at] = -rng.uniform(10, 500)
-    return Series.of(1.7e9 + np.cumsum(steps), np.zeros((n, 4)))
+    return 1.7e9 + np.cumsum(steps)
 
 
-def split_of(s, purge=20, longest=40.0, seed=0, marks=None):
-    generator = np.random.default_rng(seed)
-    return assign(s, shares=(0.1, 0.1), purge=purge, longest=longest, generator=generator, marks=marks)
+def scale_of(folder, times, purge=20):
+    writer = SpoolWriter(folder / "states")
+    writer.append(times, np.zeros((len(times), 4)))
+    series = writer.finish()
+    made = DatasetSettings(scales=("native",), splits=SplitSettings(purge_states=purge))
+    return Scale("native", series.step, series), made
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    n=st.integers(0, 1500),
-    reboots=st.integers(0, 3),
-    gaps=st.integers(0, 5),
-    seed=st.integers(0, 1000),
-    longest=st.sampled_from([40.0, 600.0, 6000.0]),
-)
-def test_runs_are_pure_and_cover_all_that_is_not_purged(n, reboots, gaps, seed, longest):
-    s = series(n, reboots=reboots, gaps=gaps, seed=seed)
-    split = split_of(s, longest=longest, seed=seed)
+def planned(folder, times, seed=0, purge=20):
+    scale, made = scale_of(folder, times, purge)
+    return plan_of([scale], made, np.random.default_rng(seed)), scale
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(1, 4000), reboots=st.integers(0, 3), gaps=st.integers(0, 5), seed=st.integers(0, 1000))
+def test_stretches_are_pure_and_cover_all_that_is_not_purged(tmp_path_factory, n, reboots, gaps, seed):
+    times = times_of(n, reboots=reboots, gaps=gaps, seed=seed)
+    plan, scale = planned(tmp_path_factory.mktemp("plan"), times, seed)
+    split = plan.of(times)
     covered = np.zeros(n, int)
-    for which in (TRAIN, VALIDATION, TEST):
-        for run in runs(s, split, which):
-            assert (split[run] == which).all()
-            assert any(part.start <= run.start and run.stop <= part.stop for part in s.segments)
-            covered[run] += 1
+    for stretch in stretches(scale, plan):
+        assert (split[stretch.start : stretch.stop] == stretch.split).all()
+        parts = list(scale.series.parts())
+        assert any(first <= stretch.start and stretch.stop <= last for first, last in parts)
+        covered[stretch.start : stretch.stop] += 1
     assert (covered == (split != PURGED)).all()
-    # In order of the clock, two splits never touch.
-    ordered = split[np.argsort(s.times, kind="stable")]
-    borders = np.flatnonzero(np.diff(ordered))
-    assert all(PURGED in (ordered[b], ordered[b + 1]) for b in borders)
+    # In order of the clock, states of two splits are never neighbours in time.
+    order = np.argsort(times, kind="stable")
+    order = order[split[order] != PURGED]
+    changes = np.flatnonzero(np.diff(split[order]))
+    apart = times[order[changes + 1]] - times[order[changes]]
+    assert (apart > (3 if n < 700 else 15) * scale.series.step * 0.75).all()
 
 
-@pytest.mark.parametrize("n", [400, 5000, 40_000])
-def test_shares_are_about_a_tenth(n):
-    split = split_of(series(n))
+def test_a_clock_set_back_puts_the_same_time_into_the_same_split(tmp_path):
+    times = times_of(9000)
+    twice = np.concatenate([times[:6000], times[4000:]])
+    plan, scale = planned(tmp_path, twice)
+    assert np.array_equal(plan.of(twice[4000:6000]), plan.of(twice[6000:8000]))
+    again = {stretch.again for stretch in stretches(scale, plan)}
+    assert again == {0, 1}
+
+
+@pytest.mark.parametrize("n", [700, 5000, 40_000])
+def test_shares_are_about_a_tenth(tmp_path, n):
+    times = times_of(n)
+    split = planned(tmp_path, times)[0].of(times)
     for which in (VALIDATION, TEST):
         assert 0.07 < (split == which).mean() < 0.13
     assert (split == TRAIN).mean() > 0.6
 
 
-def test_short_series_hold_out_what_fits():
+def test_short_series_hold_out_what_fits(tmp_path):
     def sizes(n):
-        split = split_of(series(n))
+        times = times_of(n)
+        split = planned(tmp_path / str(n), times)[0].of(times)
         return [(split == which).sum() for which in (TRAIN, VALIDATION, TEST)]
 
     train, validation, test = sizes(120)
@@ -69,18 +87,27 @@ def test_short_series_hold_out_what_fits():
 
 
 def test_shapes_are_spread_over_the_splits():
-    s = series(20_000)
-    shapes = np.zeros(2000, int)
-    shapes[::100] = 1
-    marks = (s.times[::10], shapes)
-    missed = 0
+    counts = np.zeros((50, 9))
+    counts[:, 0] = 40
+    counts[::2, 1] = 1
+    borders = np.arange(49.0) * 1000
     for seed in range(20):
-        split = split_of(s, seed=seed, marks=marks)[::10]
-        missed += not ((shapes == 1) & (split == TEST)).any()
-    assert missed == 0
+        generator = np.random.default_rng(seed)
+        plan = plan_blocks(borders, counts, shares=(0.1, 0.1), purge_seconds=40.0, generator=generator)
+        split = plan.of(np.arange(50) * 1000.0 - 500)
+        assert counts[split == TEST, 1].sum() >= 1 and counts[split == VALIDATION, 1].sum() >= 1
 
 
-def test_the_choice_is_the_seeds():
-    s = series(5000)
-    assert np.array_equal(split_of(s, seed=3), split_of(s, seed=3))
-    assert not np.array_equal(split_of(s, seed=3), split_of(s, seed=4))
+def test_a_bin_belongs_to_a_split_only_as_a_whole():
+    plan = Plan(np.array([100.0, 130.0]), np.array([TRAIN, PURGED, TEST]))
+    assert plan.of(np.array([99.9, 100.0, 129.0, 130.0])).tolist() == [TRAIN, PURGED, PURGED, TEST]
+    # Bins of 30 s: 60-90, 90-120 (an edge inside), 120-150 (an edge inside), 150-180; 130 is no border of them.
+    assert plan.of_bins(np.array([75.0, 95.0, 145.0, 165.0]), 30.0).tolist() == [TRAIN, PURGED, PURGED, TEST]
+    assert Plan.from_dict(plan.to_dict()).edges.tolist() == [100.0, 130.0]
+
+
+def test_the_choice_is_the_seeds(tmp_path):
+    times = times_of(5000)
+    one, other, third = (planned(tmp_path / str(i), times, seed=s)[0] for i, s in enumerate((3, 3, 4)))
+    assert np.array_equal(one.of(times), other.of(times))
+    assert not np.array_equal(one.of(times), third.of(times))

@@ -45,6 +45,34 @@ def test_answers_round_trip_for_every_expression():
         assert e.parse_answer(e.render_answer(one)) == e.Answer(one, one.lumen_words)
 
 
+def test_many_answers_are_the_single_ones_in_any_order():
+    rows = np.random.default_rng(0).integers(0, len(SEQUENCES), 10_000)
+    assert e.render_answers(SEQUENCES[rows]) == [e.render_answer(EXPRESSIONS[row]) for row in rows]
+    assert e.decode(SEQUENCES[rows]) == [EXPRESSIONS[row] for row in rows]
+    assert e.render_answers(np.zeros((0, 3), np.int64)) == []
+
+
+def test_what_is_written_is_written_once_per_expression():
+    seen = []
+    rows = SEQUENCES[[5, 7, 5, 5, 7]]
+    texts = e.written(rows, lambda one: seen.append(one) or e.to_published(one))
+    assert texts == [e.to_published(EXPRESSIONS[k]) for k in (5, 7, 5, 5, 7)]
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("write", [e.decode, e.render_answers])
+@pytest.mark.parametrize(
+    "row",
+    [[0, EOS, EOS], [EOS, PAD, PAD], [0, 0, 1], [0, -1, PAD], [0, N_CLASSES, PAD], [-1, -1, -1], [0, 1]],
+)
+def test_one_broken_row_among_many_is_refused(write, row):
+    with pytest.raises(ExpressionError, match="found:"):
+        write(np.array([row]))
+    if len(row) == 3:
+        with pytest.raises(ExpressionError):
+            write(np.concatenate([SEQUENCES, [row]]))
+
+
 def test_patterns_of_agrees_with_the_objects():
     assert e.patterns_of(SEQUENCES).tolist() == [PATTERN_ID[one.pattern] for one in EXPRESSIONS]
 

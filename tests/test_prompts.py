@@ -4,6 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from eisv_lumen import prompts
 from eisv_lumen.errors import InputError
@@ -82,3 +85,82 @@ def test_a_negative_zero_is_written_as_zero():
 def test_what_is_no_window_is_refused(form, shape, summary):
     with pytest.raises(InputError):
         form(shape, summary)
+
+
+def user_text(shape, many, n):
+    """The text of one window by the definition: each number formatted on its own."""
+    one = SimpleNamespace(**{name: getattr(many, name)[n] for name in vars(many)})
+    parts = [
+        (one.mean, 3, "MEAN_EISV: ", "{}={:.3f}"),
+        (one.first, 4, "DERIVATIVES: ", "d{}={:+.4f}"),
+        (one.second, 4, "SECOND_DERIVATIVES: ", "d2{}={:+.4f}"),
+    ]
+    lines = [f"SHAPE: {shape}", f"WINDOW: {int(one.n_states)} states over {float(one.duration):.0f}s"]
+    for values, digits, opening, form in parts:
+        rounded = np.round(values, digits) + 0.0
+        lines.append(
+            opening + " ".join(form.format(d, float(v)) for d, v in zip("EISV", rounded, strict=True))
+        )
+    return "\n".join(lines)
+
+
+numbers = (
+    st.floats(-1e12, 1e12) | st.floats(-0.1, 0.1) | st.sampled_from([-0.0, 0.0005, -0.00005, 1e300, -1e60])
+)
+
+
+@given(st.data(), st.integers(0, 6))
+def test_many_prompts_are_the_single_ones_byte_for_byte(data, n):
+    drawn = data.draw(hnp.arrays(np.float64, (n, 13), elements=numbers))
+    many = Summaries(
+        data.draw(hnp.arrays(np.int64, n, elements=st.integers(0, 10**9))),
+        drawn[:, 0],
+        drawn[:, 1:5],
+        drawn[:, 5:9],
+        drawn[:, 9:],
+    )
+    ids = data.draw(hnp.arrays(np.int64, n, elements=st.integers(0, len(SHAPES) - 1)))
+    texts = prompts.design_prompts(ids, many)
+    assert texts == [user_text(SHAPES[shape], many, k) for k, shape in enumerate(ids)]
+    for k, shape in enumerate(ids):
+        one = Summaries(*(getattr(many, name)[k : k + 1] for name in vars(many)))
+        assert prompts.design_messages(SHAPES[shape], one)[1]["content"] == texts[k]
+
+
+def test_prompts_of_made_windows_are_the_single_ones():
+    ids = np.arange(300) % len(SHAPES)
+    many = summaries(generate(ids, np.random.default_rng(1), cadence=30.0))
+    texts = prompts.design_prompts(ids, many)
+    assert texts == [user_text(SHAPES[shape], many, k) for k, shape in enumerate(ids)]
+    assert len(set(texts)) == 300
+
+
+@pytest.mark.parametrize(
+    ("ids", "changed"),
+    [
+        (np.array([0, 9]), {}),
+        (np.array([0, -1]), {}),
+        (np.array([0.0, 1.0]), {}),
+        (np.array([[0, 1]]), {}),
+        (np.array([True, False]), {}),
+        (np.array([0]), {}),
+        (np.array([0, 1, 2]), {}),
+        (np.array([0, 1]), {"mean": np.full((2, 4), np.nan)}),
+        (np.array([0, 1]), {"second": np.array([[0, 0, 0, 0], [0, 0, 0, np.inf]])}),
+        (np.array([0, 1]), {"duration": np.array([1.0, -np.inf])}),
+        (np.array([0, 1]), {"first": np.zeros((2, 3))}),
+        (np.array([0, 1]), {"mean": np.zeros((4, 2))}),
+        (np.array([0, 1]), {"n_states": np.array([20])}),
+    ],
+)
+def test_what_are_no_windows_is_refused(ids, changed):
+    two = {
+        "n_states": np.array([20, 20]),
+        "duration": np.zeros(2),
+        "mean": np.zeros((2, 4)),
+        "first": np.zeros((2, 4)),
+        "second": np.zeros((2, 4)),
+    }
+    assert len(prompts.design_prompts(np.array([0, 8]), Summaries(**two))) == 2
+    with pytest.raises(InputError, match="found:"):
+        prompts.design_prompts(ids, Summaries(**two | changed))

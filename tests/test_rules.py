@@ -19,6 +19,7 @@ from eisv_lumen.rules import (
     assemble,
     draw,
     exact_distribution,
+    expected_coherence,
 )
 from eisv_lumen.vocabulary import (
     AFFINITY,
@@ -66,6 +67,13 @@ def test_each_step_sums_to_one_over_legal_ids_and_is_zero_elsewhere(table):
         assert (part[:, ~legal] == 0).all()
         assert (part >= 0).all()
     assert exact.patterns() == pytest.approx(PATTERN_WEIGHTS)
+
+
+@settings(max_examples=25, deadline=None)
+@given(weights, hnp.arrays(bool, (N_SHAPES, N_TOKENS)))
+def test_the_expected_coherence_is_that_of_the_exact_distribution(table, affine):
+    exact = exact_distribution(PATTERN_WEIGHTS, table).coherence(affine)
+    assert expected_coherence(PATTERN_WEIGHTS * 3, table, affine) == pytest.approx(exact, abs=1e-12)
 
 
 @pytest.mark.parametrize("shape", range(N_SHAPES))
@@ -203,6 +211,31 @@ def test_convergence_reaches_the_ceiling_of_the_clamp(converged):
     reached = converged[0].distribution().coherence(AFFINITY)
     assert (reached <= ceiling + 1e-12).all()
     assert (ceiling - reached < 0.03).all()
+
+
+def test_convergence_reaches_what_one_by_one_feedback_reaches(converged):
+    """A whole round learned from at once ends no lower than 5,000 expressions learned from one by one."""
+    one_by_one, shapes = Rules(), np.tile(np.arange(N_SHAPES), 5000)
+    one_by_one.speak_and_learn(shapes, np.random.default_rng(0))
+    settled = one_by_one.distribution().coherence(AFFINITY)
+    assert (converged[0].distribution().coherence(AFFINITY) > settled - 0.002).all()
+
+
+def test_a_round_is_learned_from_as_feedback_learns():
+    """Away from the clamps a round moves the weights as feedback on the same expressions, one by one."""
+    shapes = np.repeat(np.arange(N_SHAPES), 10)
+    together, told = Rules(np.full((N_SHAPES, N_TOKENS), 5.0)), Rules(np.full((N_SHAPES, N_TOKENS), 5.0))
+    ids = told.sample(shapes, np.random.default_rng(3))
+    told.feedback(shapes, ids, coherence(ids, shapes))
+    together._speak_and_learn_together(shapes, np.random.default_rng(3))
+    assert together.weights == pytest.approx(told.weights)
+    assert (together.updates == told.updates).all()
+
+
+def test_converging_takes_a_moment():
+    start = time.process_time()
+    Rules.converged(seed=2)
+    assert time.process_time() - start < 0.5
 
 
 def test_converging_is_reproducible_and_differs_by_seed(converged):

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eisv_lumen import frozen as frozen_module
 from eisv_lumen import sensors
 from eisv_lumen.errors import InputError
+from eisv_lumen.frozen import FrozenChannels
+from eisv_lumen.logs import read_log
 from eisv_lumen.recurrence import BLOCK, MovingAverage, Recurrence
 from eisv_lumen.sensors import CHANNELS, AnimaFilter, Readings, from_eisv, momentary_anima, to_eisv
 
@@ -297,3 +300,197 @@ def test_a_long_log_takes_little_time():
     start = time.perf_counter()
     AnimaFilter().update(readings)
     assert time.perf_counter() - start < 5.0
+
+
+def judged(values, name="humidity_pct"):
+    """Which of a channel's values are taken as frozen."""
+    channels, _ = FrozenChannels().update({name: np.asarray(values, np.float64)})
+    return np.isnan(channels[name]) & ~np.isnan(values)
+
+
+def lively(n, seed=0, places=2):
+    return np.round(50 + np.random.default_rng(seed).normal(0, 1, n), places)
+
+
+def test_a_frozen_channel_is_missing_until_it_changes():
+    values = np.concatenate([lively(1000), [51.234] * 2000, lively(1000, 1)])
+    frozen = judged(values)
+    assert np.flatnonzero(frozen).tolist() == list(range(1000 + frozen_module.SHORTEST_FREEZE, 3000))
+    heard = AnimaFilter()
+    heard.update(Readings.of(np.arange(4000), {"humidity_pct": values, "cpu_pct": np.full(4000, 5.0)}))
+    assert heard.frozen == {"humidity_pct": 1700}
+
+
+def test_a_frozen_channel_is_the_same_as_a_missing_one():
+    values = np.concatenate([lively(1000), [51.234] * 2000, lively(100, 1)])
+    others = {"cpu_temp_c": lively(3100, 3), "memory_pct": lively(3100, 4)}
+    times = np.arange(3100.0)
+    stuck = AnimaFilter().update(Readings.of(times, others | {"humidity_pct": values}))
+    values[1300:3000] = np.nan
+    dead = AnimaFilter().update(Readings.of(times, others | {"humidity_pct": values}))
+    assert np.array_equal(stuck, dead)
+
+
+def test_a_second_freeze_is_found_as_the_first_and_values_between_missing_ones_are_neighbours():
+    once = np.concatenate([lively(500), [51.234] * 1000])
+    frozen = judged(np.concatenate([once, once]))
+    assert frozen.reshape(2, -1).sum(axis=1).tolist() == [700, 700]
+    sparse = np.full(6000, np.nan)
+    sparse[::2] = np.concatenate([once, once])
+    assert np.array_equal(judged(sparse)[::2], frozen)
+
+
+@pytest.mark.parametrize(("first", "limit"), [(299, 4 * 299), (300, 300), (301, 300)])
+@pytest.mark.parametrize("chunk", [100, 650, 10_000])
+def test_a_run_that_reaches_its_limit_counts_no_more(first, limit, chunk):
+    values = np.concatenate([lively(500), [51.234] * first, lively(500, 1), [51.234] * 2000])
+    fed = FrozenChannels()
+    for at in range(0, len(values), chunk):
+        fed.update({"humidity_pct": values[at : at + chunk]})
+    assert fed.frozen == {"humidity_pct": max(first - 300, 0) + 2000 - limit}
+
+
+def held(values, times):
+    return np.repeat(values, times)
+
+
+def slow_humidity(n):
+    """Whole percents of a closed room over a week: half an hour or a whole night at the same value."""
+    rng = np.random.default_rng(5)
+    return np.concatenate([np.full(k, 40 + i % 3) for i, k in enumerate(rng.geometric(1 / 900, n // 900))])
+
+
+def night_and_day(days=3):
+    """Light at one reading per 5 s: noise by day, exactly nothing by night."""
+    day = np.round(300 + np.random.default_rng(1).normal(0, 30, 8640), 2)
+    return np.tile(np.concatenate([day, np.full(8640, 0.0)]), days)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("disk_pct", np.concatenate([lively(1000), np.full(9000, 24.1)])),
+        ("memory_pct", np.concatenate([lively(1000), np.full(9000, 34.2)])),
+        ("cpu_pct", np.concatenate([lively(1000), np.full(9000, 0.0)])),
+        ("humidity_pct", np.full(20_000, 45.3)),
+        ("humidity_pct", slow_humidity(300_000)),
+        ("humidity_pct", np.concatenate([lively(1000, places=0), np.full(20_000, 45.0)])),
+        ("ambient_temp_c", np.concatenate([np.round(2 * lively(1000)) / 2, np.full(20_000, 20.5)])),
+        ("humidity_pct", np.concatenate([lively(1000), np.full(20_000, 100.0)])),
+        ("ambient_temp_c", held(lively(3000, places=1), 6)),
+        ("ambient_temp_c", np.concatenate([held(lively(300, places=1), 6), np.full(599, 20.25)])),
+        ("pressure_hpa", np.concatenate([lively(29), np.full(20_000, 1001.5)])),
+        ("light_lux", night_and_day()),
+    ],
+    ids=[
+        "disk",
+        "memory",
+        "idle processor",
+        "constant",
+        "whole percents, slow",
+        "whole percents, lively",
+        "half degrees",
+        "saturated",
+        "three-second cache at 2 Hz",
+        "a hundred mean runs",
+        "too little known",
+        "dark nights",
+    ],
+)
+def test_what_stands_still_by_nature_is_not_frozen(name, values):
+    assert not judged(values, name).any()
+
+
+@st.composite
+def sensor_pasts(draw):
+    """A channel of lively, coarse, missing and stuck stretches, and where it is cut into chunks."""
+    seed = draw(st.integers(0, 1000))
+    rng = np.random.default_rng(seed)
+    parts = []
+    for kind, length in draw(
+        st.lists(
+            st.tuples(st.sampled_from(["lively", "coarse", "stuck", "missing", "end"]), st.integers(1, 900)),
+            min_size=1,
+            max_size=8,
+        )
+    ):
+        parts.append(
+            {
+                "lively": np.round(rng.normal(50, 5, length), 2),
+                "coarse": np.round(rng.normal(50, 0.5, length), 0),
+                "stuck": np.full(length, 50 + draw(st.sampled_from([0.0, 0.25]))),
+                "missing": np.full(length, np.nan),
+                "end": np.full(length, 100.0),
+            }[kind]
+        )
+    values = np.concatenate(parts)
+    cuts = draw(st.lists(st.integers(0, len(values)), max_size=12))
+    return values, sorted([0, *cuts, len(values)])
+
+
+def plainly_frozen(values):
+    """The rule, one reading at a time, in the simplest words."""
+    lengths, coarse, last, length, limit, out = [], True, None, 0, None, []
+    for value in values.tolist():
+        if math.isnan(value):
+            out.append(False)
+            continue
+        if value != last:
+            if last is not None and 0 < last < 100 and (limit is None or length < limit):
+                lengths.append(length)
+            coarse = coarse and value * 2 == int(value * 2)
+            last, length, limit = value, 0, None
+            if len(lengths) >= 30 and not coarse and 0 < value < 100:
+                limit = max(300, 100 * sum(lengths) // len(lengths), 4 * max(lengths))
+        length += 1
+        out.append(limit is not None and length > limit)
+    return np.array(out)
+
+
+@settings(max_examples=150, deadline=None)
+@given(sensor_pasts())
+def test_freezing_is_causal_the_same_in_any_chunks_and_final(past):
+    values, edges = past
+    whole = judged(values)
+    assert np.array_equal(whole, plainly_frozen(values))
+    fed = FrozenChannels()
+    parts = [fed.update({"humidity_pct": values[a:b]})[0]["humidity_pct"] for a, b in pairwise(edges)]
+    kept = np.concatenate(parts)
+    assert np.array_equal(np.isnan(kept) & ~np.isnan(values), whole)
+    assert sum(fed.frozen.values()) == whole.sum()
+    assert not judged(kept).any()  # taken out once, nothing more is taken out
+
+
+@settings(max_examples=15, deadline=None)
+@given(past=sensor_pasts(), piece=st.sampled_from([16, 100, 16_384]))
+def test_the_filter_with_a_freezing_channel_does_not_depend_on_chunks(past, piece):
+    values, edges = past
+    readings = Readings.of(
+        np.arange(len(values)) * 2.0, {"humidity_pct": values, "cpu_temp_c": lively(len(values), 9)}
+    )
+    whole = AnimaFilter().update(readings)
+    fed = AnimaFilter()
+    parts = [fed.update(readings[a:b]) for a, b in pairwise(edges)]
+    assert np.array_equal(np.concatenate(parts), whole)
+    again = AnimaFilter()
+    pieces = [again.update(readings[a : a + piece]) for a in range(0, len(values), piece)]
+    assert np.array_equal(np.concatenate(pieces), whole)
+
+
+def test_real_sensors_do_not_freeze(shared_data):
+    for name in ("astropi_ground_2015", "astropi_iss_mk2_ir", "piweather_sensehat.raw_order"):
+        (readings,) = read_log(shared_data / f"{name}.csv.gz").devices.values()
+        heard = AnimaFilter()
+        heard.update(readings)
+        assert heard.frozen == {}
+
+
+@pytest.mark.parametrize("channel", ["cpu_temp_c", "ambient_temp_c", "humidity_pct", "pressure_hpa"])
+def test_a_real_sensor_that_is_made_to_freeze_is_found(shared_data, channel):
+    (readings,) = read_log(shared_data / "astropi_ground_2015.csv.gz").devices.values()
+    values = readings.channels[channel].copy()
+    values[10_000:15_000] = values[10_000]
+    heard = AnimaFilter()
+    heard.update(Readings(readings.times, {**readings.channels, channel: values}))
+    assert list(heard.frozen) == [channel]
+    assert 4600 <= heard.frozen[channel] <= 4710

@@ -1,4 +1,4 @@
-"""Cutting series: segments, bins and windows."""
+"""Cutting series: segments and windows."""
 
 import gzip
 
@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eisv_lumen.series import bin_means, median_step, repeated, segments, sliding, window_starts
+from eisv_lumen.series import median_step, repeated, segments, sliding, window_starts
 
 
 def series(times):
@@ -50,25 +50,6 @@ def test_windows_are_consecutive_states():
     assert windows.times[:, 0].tolist() == [0, 20, 40]
     assert np.array_equal(windows.states[1], states[10:30])
     assert len(sliding(states[:19], times[:19])) == 0
-
-
-def test_bins_hold_means_and_stay_when_a_log_grows():
-    times, states = series(1.7e9 + np.arange(1000) * 2.0)
-    binned_times, binned = bin_means(times, states, 30.0)
-    inside = (times >= 30 * (1.7e9 // 30 + 3)) & (times < 30 * (1.7e9 // 30 + 4))
-    row = np.flatnonzero(np.abs(binned_times - times[inside].mean()) < 0.1)
-    assert len(row) == 1
-    np.testing.assert_allclose(binned[row[0]], states[inside].mean(axis=0))
-    shorter_times, shorter = bin_means(times[:700], states[:700], 30.0)
-    np.testing.assert_allclose(shorter_times[:-1], binned_times[: len(shorter_times) - 1])
-    np.testing.assert_allclose(shorter[:-1], binned[: len(shorter) - 1])
-
-
-def test_a_bin_with_few_states_is_left_out():
-    times, states = series(np.arange(58, 200, 2))
-    binned_times, _ = bin_means(times, states, 30.0)
-    assert binned_times[0] >= 60
-    assert [len(part) for part in bin_means(times[:0], states[:0], 30.0)] == [0, 0]
 
 
 def test_real_clock_step_and_fault(shared_data):

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import time
 from datetime import datetime
 
 import numpy as np
@@ -99,6 +100,28 @@ def test_the_comparison_with_the_table_meets_every_shape():
     assert np.bincount(shapes.published(windows), minlength=N_SHAPES).min() > 0
 
 
+@settings(max_examples=20, deadline=None)
+@given(seed=SEEDS)
+def test_a_repeated_time_in_the_company_changes_no_label(seed):
+    """Even steps throughout take a shorter way through the arithmetic; it leads to the same labels."""
+    windows = assorted(seed)
+    times = windows.times[:1].copy()
+    times[0, 5] = times[0, 4]
+    company = concatenate([windows, Windows.of(windows.states[:1], times)])
+    for rules in shapes.RULE_SETS:
+        labels = shapes.classify(company, rules)[:-1]
+        np.testing.assert_array_equal(labels, shapes.classify(windows, rules))
+
+
+@pytest.mark.parametrize("rules", shapes.RULE_SETS)
+def test_many_windows_are_labelled_in_a_moment(rules):
+    windows = concatenate([assorted(seed) for seed in range(30)])
+    many = windows[np.arange(100_000) % len(windows)]
+    start = time.process_time()
+    shapes.classify(many, rules)
+    assert time.process_time() - start < 0.5
+
+
 def test_published_cannot_hear_slow_rises_and_robust_can():
     """Rules 5 to 7 need slopes that 2 s steps do not allow; a known flaw of `published`, kept."""
     for shape in ("void_rising", "rising_entropy", "falling_energy"):
@@ -189,6 +212,16 @@ def test_no_perturbation_below_the_margin_changes_the_label(seed, size):
     pushed = Windows.of(windows.states + push, windows.times, ethical_drift=windows.ethical_drift)
     clear = shapes.margin(windows) > size * (1 + 1e-9)
     np.testing.assert_array_equal(shapes.robust(pushed)[clear], shapes.robust(windows)[clear])
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=SEEDS, holes=st.booleans())
+def test_labels_and_margins_together_are_those_alone(seed, holes):
+    windows = assorted(seed)
+    windows = with_holes(windows, seed) if holes else windows
+    labels, margins = shapes.robust_with_margin(windows)
+    np.testing.assert_array_equal(labels, shapes.robust(windows))
+    np.testing.assert_array_equal(margins, shapes.margin(windows))
 
 
 def test_the_margin_is_no_empty_promise():
@@ -369,6 +402,15 @@ def read_recording(path):
     return np.array(times), {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
 
 
+def bin_means(times, states, cadence):
+    """Mean time and state of each bin of `cadence` seconds that is at least half full."""
+    _, bins, counts = np.unique(np.floor(times / cadence), return_inverse=True, return_counts=True)
+    totals = [np.bincount(bins, column) for column in (times - times[0], *states.T)]
+    elapsed, *means = (total / counts for total in totals)
+    kept = counts * 2 >= np.median(counts)
+    return times[0] + elapsed[kept], np.stack(means, axis=1)[kept]
+
+
 def windows_by_scale(times, channels):
     """Windows at native cadence, 30 s and 5 min."""
     states = np.zeros((len(times), 4))
@@ -378,7 +420,7 @@ def windows_by_scale(times, channels):
         states[part] = sensors.to_eisv(sensors.AnimaFilter().update(readings))
     found = {"native": series.sliding(states, times, within=parts)}
     for cadence in (30, 300):
-        means = [series.bin_means(times[part], states[part], cadence) for part in parts]
+        means = [bin_means(times[part], states[part], cadence) for part in parts]
         cuts = [series.sliding(mean, at, within=[slice(0, len(at))]) for at, mean in means]
         found[f"{cadence}s"] = concatenate(cuts)
     return found

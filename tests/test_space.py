@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -394,6 +394,7 @@ def test_light_is_a_colour(explorer_modules, eis, void, shape):
 
 
 @given(st.lists(st.floats(0, 1), min_size=4, max_size=4), st.booleans(), st.integers(4, 20))
+@example([0.0, 0.0, 1.0, 0.0], False, 4)
 def test_line_labels_do_not_overlap(explorer_modules, levels, zoom, heard):
     chart, *_ = explorer_modules
     window = Windows.of(np.tile(np.array(levels) * [1, 1, 1, 0.3], (20, 1)), np.arange(20.0))

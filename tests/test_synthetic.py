@@ -1,14 +1,16 @@
 """Synthetic windows: the shape asked for, at any cadence, from a seed."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eisv_lumen import shapes, synthetic
+from eisv_lumen import series, shapes, synthetic
 from eisv_lumen.errors import InputError
-from eisv_lumen.vocabulary import N_SHAPES, SHAPE_ID, SHAPES
-from eisv_lumen.windows import Windows
+from eisv_lumen.vocabulary import N_SHAPES, SHAPE_ID, SHAPES, STATE_MAX
+from eisv_lumen.windows import GAP_FACTOR, Windows
 
 DRIFT = SHAPE_ID["drift_dissonance"]
 CADENCES = [0.1, 1.0, 2.0, 10.0, 30.0, 60.0, 300.0]
@@ -45,6 +47,71 @@ def test_the_cadence_is_the_median_step(many):
     median = np.median(np.diff(windows.times, axis=1), axis=1)
     assert (np.abs(median / cadences - 1) < 0.2).all()
     assert (np.diff(windows.times, axis=1) > 0).all()
+
+
+def relative_steps(windows):
+    """Steps of every window in its own median steps."""
+    steps = np.diff(windows.times, axis=1)
+    return steps / np.median(steps, axis=1, keepdims=True)
+
+
+def test_steps_are_uneven_with_pauses_and_hasty_ones_at_every_cadence(many):
+    windows, _, cadences = many
+    for cadence in CADENCES:
+        steps = relative_steps(windows[cadences == cadence])
+        even = (np.abs(steps - 1) < 1e-6).all(axis=1)
+        assert 0.2 < even.mean() < 0.4
+        assert 0.06 < (steps > 1.4).any(axis=1).mean() < 0.2
+        assert 0.02 < (steps < 0.6).any(axis=1).mean() < 0.15
+
+
+def test_pauses_come_close_to_a_gap_and_none_is_one(many):
+    windows, *_ = many
+    longest = relative_steps(windows).max(axis=1)
+    assert (longest > 8).mean() > 0.01
+    assert longest.max() < GAP_FACTOR
+    assert all(len(series.segments(times)) == 1 for times in windows.times)
+
+
+def on_grid(windows, resolution):
+    """`[N]` bool: all states are multiples of a share of their range."""
+    multiples = windows.states / (resolution * STATE_MAX)
+    return (np.abs(multiples - multiples.round()) < 1e-6).all(axis=(1, 2))
+
+
+def test_some_windows_are_rounded_to_each_resolution_at_every_cadence(many):
+    windows, _, cadences = many
+    for cadence in CADENCES:
+        here = windows[cadences == cadence]
+        written, digits, tenths, twentieths = (on_grid(here, step) for step in synthetic.RESOLUTIONS)
+        for rounded in (twentieths, tenths, digits & ~tenths & ~twentieths, written & ~digits):
+            assert 0.04 < rounded.mean() < 0.17
+        assert 0.5 < 1 - (written | digits | tenths | twentieths).mean() < 0.7
+
+
+def test_every_shape_meets_every_disturbance(many):
+    windows, ids, _ = many
+    steps = relative_steps(windows)
+    disturbed = [on_grid(windows, step) for step in synthetic.RESOLUTIONS]
+    disturbed += [(steps > 1.4).any(axis=1), (steps < 0.6).any(axis=1)]
+    for rows in disturbed:
+        assert (np.bincount(ids[rows], minlength=N_SHAPES) >= 3).all()
+
+
+def test_integrity_is_the_noisiest_dimension_and_no_window_is_without_noise(many):
+    windows, *_ = many
+    bends = np.abs(np.diff(windows.states, 2, axis=1))
+    rough = np.median(bends, axis=1)
+    assert (np.median(rough, axis=0)[1] > 3 * np.median(rough, axis=0)[[0, 2, 3]]).all()
+    bare = synthetic.generate(np.arange(270) % N_SHAPES, np.random.default_rng(0), cadence=2.0, noise="none")
+    assert (rough.max(axis=1) > 0).mean() > 0.98
+    assert not on_grid(bare, 1e-4).any()
+
+
+def test_many_windows_are_made_in_a_moment():
+    start = time.process_time()
+    synthetic.generate(np.arange(18_000) % N_SHAPES, np.random.default_rng(0), cadence=30.0)
+    assert time.process_time() - start < 1.0
 
 
 def test_only_drift_dissonance_carries_ethical_drift(many):

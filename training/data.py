@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from eisv_lumen import artifact, expression
 from eisv_lumen.errors import ArtifactError, LumenError
-from eisv_lumen.layouts import DATASET, SPLITS
+from eisv_lumen.layouts import DATASET, HELD_OUT_SYNTHETIC, SPLITS
 from eisv_lumen.vocabulary import MAX_TOKENS, SHAPE_ID, SHAPES
 from eisv_lumen.windows import WINDOW_LENGTH, Windows
 
@@ -92,7 +92,7 @@ class Split:
 
 
 def read_split(folder: Path, split: str) -> Split:
-    """The windows of one split of a dataset folder.
+    """The windows of one split of a dataset folder, with the synthetic ones that are held out beside it.
 
     Raises:
         ArtifactError: The folder is no dataset, or the split's file is missing or lacks columns.
@@ -101,6 +101,17 @@ def read_split(folder: Path, split: str) -> Split:
     folder = Path(folder)
     artifact.Manifest.read(folder, kind="dataset")
     path = folder / DATASET.windows(split)
+    made = folder / DATASET.windows(HELD_OUT_SYNTHETIC.get(split, split))
+    tables = [_read_table(path), *([_read_table(made)] if made != path and made.is_file() else [])]
+    try:
+        return _split_of(pa.concat_tables(tables))
+    except LumenError:
+        raise
+    except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise _unreadable(path, f"{type(error).__name__} {error}") from error
+
+
+def _read_table(path: Path) -> pa.Table:
     try:
         table = pq.read_table(path, columns=list(_COLUMNS))
     except (OSError, pa.ArrowException, KeyError) as error:
@@ -108,12 +119,7 @@ def read_split(folder: Path, split: str) -> Split:
     missing = [name for name in _COLUMNS if name not in table.column_names]
     if missing:
         raise _unreadable(path, f"no column {missing[0]!r}")
-    try:
-        return _split_of(table)
-    except LumenError:
-        raise
-    except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise _unreadable(path, f"{type(error).__name__} {error}") from error
+    return table
 
 
 def read_splits(folder: Path, splits: tuple[str, ...] = SPLITS) -> dict[str, Split]:

@@ -135,9 +135,12 @@ def _line(
 def _line_labels(values: np.ndarray, heights: list[float], bottom: float) -> str:
     """Names at the lines' ends, pushed apart where they would overlap."""
     placed = np.array(heights)
-    for before, after in pairwise(np.argsort(placed)):
+    downward = np.argsort(placed, kind="stable")
+    for before, after in pairwise(downward):
         placed[after] = max(placed[after], placed[before] + _LABEL_GAP)
-    placed -= max(0.0, float(placed.max()) - bottom)
+    placed[downward[-1]] = min(placed[downward[-1]], bottom)
+    for after, before in pairwise(downward[::-1]):
+        placed[before] = min(placed[before], placed[after] - _LABEL_GAP)
     return "".join(
         f'<text class="label dimension-{name}" x="{_WIDTH - _RIGHT + 10}" y="{placed[i] + 4:.1f}">'
         f"{name} {NAMES[name]} {values[i]:.2f}</text>"

@@ -1,0 +1,345 @@
+"""One build of a dataset: what was read is cut, surveyed, labelled and written."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dataset_builder.blending import make_synthetic, synthetic_counts
+from dataset_builder.configuration import NATIVE, DatasetSettings
+from dataset_builder.cutting import (
+    Batch,
+    Scale,
+    Stretch,
+    batches,
+    plan_of,
+    scales_of,
+    stretches,
+    whole,
+    window_count,
+)
+from dataset_builder.growth import Parent, Plans, joined_plans
+from dataset_builder.labelling import Heard, Listener, taught
+from dataset_builder.legacy import legacy_columns
+from dataset_builder.measuring import Delta, Tally, measure
+from dataset_builder.parquet import EXPRESSIONS, LEGACY, WINDOWS
+from dataset_builder.reading import Content, drop_held_states, drop_repeated_states, read_source
+from dataset_builder.rows import Rows
+from dataset_builder.sources import Source
+from dataset_builder.splits import TRAIN, Plan
+from dataset_builder.survey import Kind, Priorities, Survey
+from dataset_builder.table import REAL, SYNTHETIC, Table
+from dataset_builder.writing import LegacyWriter, SplitWriter, split_writers
+from eisv_lumen import artifact
+from eisv_lumen.errors import SourceError
+from eisv_lumen.layouts import DATASET, HELD_OUT_SYNTHETIC, SPLITS
+from eisv_lumen.logs import LogMapping
+from eisv_lumen.rules import Rules
+from eisv_lumen.shapes import classify
+from eisv_lumen.windows import Windows
+
+LEGACY_SYNTHETIC = 180
+"""Synthetic windows in the legacy rows: 20 of each shape, among them the one that no sensor log has."""
+
+
+@dataclass
+class Device:
+    """One device of a source, cut: its scales, and per scale the stretches that belong to one split each."""
+
+    content: Content
+    name: str
+    plan: Plan
+    scales: list[tuple[Scale, list[Stretch]]]
+    listener: Listener | None
+    purged: int
+
+    @property
+    def source(self) -> str:
+        """The source's name."""
+        return self.content.source.name
+
+    def windows(self, settings: DatasetSettings) -> int:
+        """How many windows it gives."""
+        return sum(window_count(stretch, settings) for _, found in self.scales for stretch in found)
+
+
+class Composition:
+    """One build: reads, cuts, surveys, writes."""
+
+    def __init__(self, work: artifact.Work, settings: DatasetSettings, parent: Parent | None) -> None:
+        self.work, self.settings, self.parent = work, settings, parent
+        self.tally, self.delta = Tally(), Delta()
+        self.contents: list[Content] = []
+        self.devices: list[Device] = []
+
+    def run(self, sources: Sequence[Source], timezone: str, columns: LogMapping | None) -> None:
+        """The whole build."""
+        self._read(sources, timezone, columns)
+        self._cut()
+        survey, kept, learned = self._survey()
+        unplaced = sum(int((~d.listener.placed).sum()) for d in self.devices if d.listener)
+        rules, feedback = taught(
+            self.parent.rules if self.parent else None, learned, unplaced=unplaced, seed=self.settings.seed
+        )
+        given = [content for content in self.contents if content.synthetic is not None]
+        counts = synthetic_counts(int(kept[TRAIN]), self.settings, grown=self.parent is not None)
+        say(f"cut {survey.windows.sum()} real windows, keeps {kept.sum()}, adds {sum(counts)} synthetic ones")
+        writers = split_writers(self.work.folder, self.tally, self.delta)
+        legacy = LegacyWriter(self.work.folder)
+        with ThreadPoolExecutor(1) as beside:
+            # Compressing the published rows' texts is half of the work, and keeps a second core busy.
+            published = beside.submit(self._write_legacy, legacy, rules)
+            before = self._copy(writers)
+            self._write_real(writers, survey, rules)
+            for content in given:
+                self._write_given(writers[SPLITS[TRAIN]], content, rules)
+            shown = self._write_synthetic(writers, counts, before, rules)
+            for writer in writers.values():
+                writer.close()
+            published.result()
+        self._show_synthetic(legacy, shown)
+        legacy.close()
+        self._finish(survey, rules, feedback, before, beyond=int(survey.windows.sum() - kept.sum()))
+
+    def _read(self, sources: Sequence[Source], timezone: str, columns: LogMapping | None) -> None:
+        for number, source in enumerate(sources):
+            say(f"reads {source.name}")
+            self.contents.append(
+                read_source(
+                    source,
+                    self.work.scratch / "states" / str(number),
+                    timezone=timezone,
+                    site_pressure=self.settings.site_pressure,
+                    mapping=columns,
+                )
+            )
+        drop_repeated_states(self.contents)
+        if self.parent:
+            purge = self.settings.splits.purge_states
+            drop_held_states(self.contents, self.parent.held(), purge_states=purge)
+
+    def _cut(self) -> None:
+        longest = 0
+        for content in self.contents:
+            for number, (name, series) in enumerate(content.devices.items()):
+                longest = max(longest, int(np.diff(series.segments).max(initial=0)))
+                if not len(series):
+                    continue
+                scales = scales_of(
+                    series, self.settings, series.folder.with_name(series.folder.name + "-scales")
+                )
+                plan = plan_of(scales, self.settings, np.random.default_rng([self.settings.seed, number]))
+                cut = [(scale, list(stretches(scale, plan))) for scale in scales]
+                usable = sum(s.stop - s.start for scale, found in cut for s in found if scale.name == NATIVE)
+                observed = content.observed
+                device = Device(
+                    content=content,
+                    name=name,
+                    plan=plan,
+                    scales=cut,
+                    listener=Listener(observed) if observed is not None and len(observed) else None,
+                    purged=len(series) - usable if NATIVE in self.settings.scales else 0,
+                )
+                content.report.drop("state between two splits", device.purged)
+                self.devices.append(device)
+        if not self.parent and not any(device.windows(self.settings) for device in self.devices):
+            raise SourceError(
+                found=f"at most {longest} states without a gap",
+                expected=f"{self.settings.length} states in a row, no step over ten times the usual one",
+                next="record for longer without interruption, or pass another log",
+            )
+
+    def _batches(self) -> Iterator[tuple[Device, Scale, Batch]]:
+        for device in self.devices:
+            for scale, found in device.scales:
+                for batch in batches(scale, found, self.settings):
+                    yield device, scale, batch
+
+    def _survey(self) -> tuple[Survey, np.ndarray, list[tuple[float, int, np.ndarray, float]]]:
+        survey = Survey(self.settings, sum(device.windows(self.settings) for device in self.devices))
+        priorities = Priorities(self.settings.seed)
+        learned = list[tuple[float, int, np.ndarray, float]]()
+        for device, scale, batch in self._batches():
+            windows = Windows.of(batch.states, batch.times - batch.times[:, :1])
+            shapes, heard = classify(windows), _heard(device, scale, batch)
+            kind = Kind(batch.stretch.split, device.source, scale.name)
+            survey.add(kind, windows, shapes, priorities.draw(heard.any))
+            if batch.stretch.split == TRAIN:
+                for row in np.flatnonzero(~np.isnan(heard.scores)).tolist():
+                    ended = float(batch.times[row, -1])
+                    learned.append((ended, int(shapes[row]), heard.ids[row], float(heard.scores[row])))
+        return survey, survey.choose(), learned
+
+    def _write_real(self, writers: dict[str, SplitWriter], survey: Survey, rules: Rules) -> None:
+        priorities, generator = Priorities(self.settings.seed), self._generator(303)
+        for device, scale, batch in self._batches():
+            table = Table.real(
+                batch, source=device.source, device=device.name, scale=scale.name, cadence=scale.cadence
+            )
+            heard = _heard(device, scale, batch)
+            shapes, priority = classify(table.windows()), priorities.draw(heard.any)
+            kind = Kind(batch.stretch.split, device.source, scale.name)
+            kept = np.flatnonzero(survey.kept(kind, shapes, priority))
+            if len(kept):
+                writers[SPLITS[batch.stretch.split]].add(
+                    _rows(table[kept], rules, generator, robust=shapes[kept], heard=heard[kept])
+                )
+
+    def _write_given(self, writer: SplitWriter, content: Content, rules: Rules) -> None:
+        """Windows that the source itself calls synthetic: like those that are made, they only train."""
+        assert content.synthetic is not None
+        cadence = np.median(np.diff(content.synthetic.times, axis=1), axis=1)
+        table = Table.synthetic(
+            content.synthetic,
+            source=content.source.name,
+            split=TRAIN,
+            first=0,
+            cadence=cadence,
+            scale=np.array([f"{seconds:g}s" for seconds in np.round(cadence, 1)], object),
+        )
+        writer.add(_rows(table, rules, self._generator(505)))
+
+    def _write_synthetic(
+        self, writers: dict[str, SplitWriter], counts: Sequence[int], before: dict[str, int], rules: Rules
+    ) -> list[Rows]:
+        """Write the windows that are made; returns those that the legacy rows show as well."""
+        generator, shown = self._generator(404), list[Rows]()
+        generation = self.parent.manifest.generation + 1 if self.parent else 0
+        for split, count in enumerate(counts):
+            name = SPLITS[split]
+            first = before.get(name, 0)
+            for table in make_synthetic(split, count, self.settings, first=first, generation=generation):
+                rows = _rows(table, rules, generator)
+                writers[HELD_OUT_SYNTHETIC.get(name, name)].add(rows)
+                if split == TRAIN and not shown and not self.parent:
+                    shown.append(rows[np.arange(min(LEGACY_SYNTHETIC, len(rows)))])
+        return shown
+
+    def _write_legacy(self, legacy: LegacyWriter, rules: Rules) -> None:
+        """Every window of the logs as they were recorded, whatever its split; published rows as they are."""
+        generator = self._generator(606)
+        for rows in self.parent.rows(DATASET.legacy, LEGACY) if self.parent else ():
+            legacy.copy(rows)
+        for content in self.contents:
+            for batch in content.legacy() if content.legacy else ():
+                legacy.copy(pa.Table.from_batches([batch]))
+        for device in self.devices:
+            if device.content.legacy:
+                continue
+            for scale, _ in device.scales:
+                if scale.name != NATIVE:
+                    continue
+                for batch in batches(scale, whole(scale.series), self.settings):
+                    windows = Windows.of(batch.states, batch.times - batch.times[:, :1])
+                    legacy.add(
+                        legacy_columns(
+                            batch.row_times,
+                            batch.row_states,
+                            batch.at,
+                            classify(windows, rules="published"),
+                            rules.sample(classify(windows), generator),
+                            provenance=REAL,
+                            cadence=scale.cadence,
+                            heard=device.listener.every(batch) if device.listener else {},
+                        )
+                    )
+
+    def _show_synthetic(self, legacy: LegacyWriter, shown: list[Rows]) -> None:
+        """A few synthetic windows among the published rows."""
+        for rows in shown:
+            table = rows.table
+            legacy.add(
+                legacy_columns(
+                    (table.start[:, None] + table.times).ravel(),
+                    table.states.reshape(-1, 4),
+                    np.arange(table.times.size).reshape(table.times.shape),
+                    rows.published,
+                    rows.ids,
+                    provenance=SYNTHETIC,
+                    cadence=float(np.median(table.cadence)),
+                    heard={},
+                )
+            )
+
+    def _copy(self, writers: dict[str, SplitWriter]) -> dict[str, int]:
+        """Write the rows of the dataset that is grown; returns its synthetic windows by split."""
+        if self.parent is None:
+            return {}
+        for name, writer in writers.items():
+            for rows in self.parent.rows(DATASET.windows(name), WINDOWS):
+                writer.copy(windows=rows)
+            for rows in self.parent.rows(DATASET.expressions(name), EXPRESSIONS):
+                writer.copy(expressions=rows)
+        return {split: self.tally.count(split, SYNTHETIC) for split in SPLITS}
+
+    def _finish(
+        self, survey: Survey, rules: Rules, feedback: dict[str, Any], before: dict[str, int], *, beyond: int
+    ) -> None:
+        folder, parent = self.work.folder, self.parent
+        plans: Plans = {}
+        for device in self.devices:
+            start, end = device.scales[0][0].series.span
+            piece = {"start": start, "end": end, **device.plan.to_dict()}
+            plans.setdefault(device.source, {})[device.name] = [piece]
+        joined = joined_plans(parent.plans, plans) if parent else plans
+        artifact.write_json(folder / DATASET.plan, {"devices": joined})
+        artifact.write_json(folder / DATASET.weights, rules.to_dict())
+        growth = None
+        if parent:
+            self.work.data_delta_sha256 = self.delta.hexdigest()
+            had, has = parent.metrics["counts"], self.tally.counts()
+            growth = {
+                "parent": parent.identity,
+                "generation": parent.manifest.generation + 1,
+                "data_delta_sha256": self.delta.hexdigest(),
+                "kept": had,
+                "added": {s: {kind: has[s][kind] - had[s][kind] for kind in has[s]} for s in SPLITS},
+            }
+        self.work.metrics = measure(
+            self.tally,
+            self.contents,
+            survey,
+            beyond=beyond,
+            feedback=feedback,
+            growth=growth,
+            earlier=parent.metrics if parent else None,
+        )
+
+    def _generator(self, purpose: int) -> np.random.Generator:
+        """Randomness of one purpose; each generation has its own."""
+        generation = [self.parent.manifest.generation + 1] if self.parent else []
+        return np.random.default_rng([self.settings.seed, purpose, *generation])
+
+
+def _heard(device: Device, scale: Scale, batch: Batch) -> Heard:
+    if device.listener is None or scale.name != NATIVE:
+        return Heard.nothing(len(batch))
+    return device.listener.heard(batch)
+
+
+def _rows(
+    table: Table,
+    rules: Rules,
+    generator: np.random.Generator,
+    *,
+    robust: np.ndarray | None = None,
+    heard: Heard | None = None,
+) -> Rows:
+    windows = table.windows()
+    robust = classify(windows) if robust is None else robust
+    return Rows(
+        table=table,
+        robust=robust,
+        published=classify(windows, rules="published"),
+        ids=rules.sample(robust, generator),
+        heard=heard or Heard.nothing(len(table)),
+    )
+
+
+def say(text: str) -> None:
+    """Tell the user what is being done."""
+    print(f"dataset: {text}", file=sys.stderr, flush=True)

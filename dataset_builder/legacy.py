@@ -1,0 +1,133 @@
+"""Rows of the `legacy` configuration: the published schema, with its JSON texts.
+
+The texts are made of digits by array arithmetic, every number padded to the same width, so that a window's
+text is its states' texts side by side.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dataset_builder import parquet
+from dataset_builder.rows import Written
+from eisv_lumen.expression import Expression, to_published
+from eisv_lumen.vocabulary import DIMENSIONS, SHAPES
+
+STATE_DECIMALS, TIME_DECIMALS = 4, 3
+PROVENANCE = {"real": "lumen_real", "synthetic": "synthetic"}
+
+
+def legacy_columns(
+    times: np.ndarray,
+    states: np.ndarray,
+    at: np.ndarray,
+    shapes: np.ndarray,
+    ids: np.ndarray,
+    *,
+    provenance: str,
+    cadence: float,
+    heard: Mapping[int, np.ndarray],
+) -> dict[str, Any]:
+    """Columns exactly as published so far.
+
+    Where expressions were observed they are given, elsewhere the one that the rules with feedback say.
+
+    Args:
+        times: `[M]` seconds since the epoch, ascending within a window.
+        states: `[M, 4]` E, I, S, V.
+        at: `[N, T]` rows of the states of each window, one after the other.
+        shapes: `[N]` shape ids of the published rules.
+        ids: `[N, 3]` expressions said by the rules with feedback.
+        provenance: `real` or `synthetic`.
+        cadence: Seconds between states. Derivatives get as many decimals as the states' let be known.
+        heard: Per row the expressions `[K, 3]` that were observed there.
+    """
+    states = states.astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rates = np.diff(states, axis=0, append=np.nan) / np.diff(times, append=np.nan)[:, None]
+    # Between two windows that do not touch no time may pass; that rate is in neither.
+    rates[~np.isfinite(rates)] = 0.0
+    decimals = STATE_DECIMALS + int(np.clip(np.round(np.log10(max(cadence, 1e-9))), 0, 5))
+    said = Written(ids)
+    tokens = parquet.repeated(
+        [json.dumps([to_published(e)]) for e in said.expressions], said.which, pa.string()
+    )
+    counts = np.ones(len(at), np.int64)
+    if heard:
+        texts = tokens.to_pylist()
+        for row, several in heard.items():
+            texts[row] = json.dumps([to_published(Expression.from_ids(one)) for one in several])
+            counts[row] = len(several)
+        tokens = pa.array(texts, pa.string())
+    later = np.append(times[1:], times[-1:])
+    return {
+        "shape": parquet.repeated(SHAPES, shapes, pa.string()),
+        "eisv_states": _json_lists(_points(times, states, DIMENSIONS, STATE_DECIMALS), at),
+        "derivatives": _json_lists(
+            _points(later, rates, [f"d{name}" for name in DIMENSIONS], decimals), at[:, :-1]
+        ),
+        "t_start": times[at[:, 0]],
+        "t_end": times[at[:, -1]],
+        "provenance": [PROVENANCE[provenance]] * len(at),
+        "tokens": tokens,
+        "n_expressions": counts,
+    }
+
+
+def _points(times: np.ndarray, values: np.ndarray, names: Sequence[str], decimals: int) -> np.ndarray:
+    """`[M, W]` bytes: the text of `{t, name: value, …}` for each row, with a comma in front."""
+    columns = [_constant(', {"t": '), _digits(times, TIME_DECIMALS)]
+    for name, numbers in zip(names, values.T, strict=True):
+        columns += [_constant(f', "{name}":'), _digits(numbers, decimals, sign=True)]
+    columns.append(_constant("}"))
+    text = np.empty((len(times), sum(column.shape[-1] for column in columns)), np.uint8)
+    place = 0
+    for column in columns:
+        text[:, place : place + column.shape[-1]] = column
+        place += column.shape[-1]
+    return text
+
+
+def _json_lists(points: np.ndarray, at: np.ndarray) -> pa.Array:
+    """Per row of `at` a JSON list of those points."""
+    n, length = at.shape
+    text = np.empty((n, length * points.shape[1] + 1), np.uint8)
+    text[:, :-1] = points[at].reshape(n, -1)
+    text[:, 0] = ord("[")
+    text[:, -1] = ord("]")
+    offsets = np.arange(n + 1, dtype=np.int32) * text.shape[1]
+    return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(text))
+
+
+def _constant(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+def _digits(values: np.ndarray, decimals: int, *, sign: bool = False) -> np.ndarray:
+    """`[n, W]` the numbers as text of one width: sign or space, digits, point, decimals."""
+    scaled = np.rint(np.abs(values) * 10.0**decimals).astype(np.int64)
+    largest = int(scaled.max(initial=0)) // 10**decimals
+    whole = len(str(largest))
+    text = np.empty((len(values), sign + whole + 1 + decimals), np.uint8)
+    rest = scaled
+    for place in range(text.shape[1] - 1, sign - 1, -1):
+        if place == sign + whole:
+            text[:, place] = ord(".")
+            continue
+        tens = rest // 10
+        text[:, place] = rest - 10 * tens + ord("0")
+        rest = tens
+    # JSON knows no leading zeros, and a sign stands right before its number.
+    first = np.full(len(values), int(sign))
+    for place in range(sign, sign + whole - 1):
+        leading = (first == place) & (text[:, place] == ord("0"))
+        text[leading, place] = ord(" ")
+        first += leading
+    if sign:
+        text[:, 0] = ord(" ")
+        negative = np.flatnonzero((values < 0) & (scaled > 0))
+        text[negative, first[negative] - 1] = ord("-")
+    return text

@@ -1,0 +1,283 @@
+"""Reading sources: whatever they are, their states end up in spools, one per device."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from dataset_builder import parquet_log
+from dataset_builder.anima_db import AnimaDatabase, Observed
+from dataset_builder.legacy_rows import LegacyRows
+from dataset_builder.sources import DATABASE, PARQUET_LOG, PUBLISHED, RECORDING, Source
+from dataset_builder.spool import CHUNK, Spooled, SpoolWriter
+from eisv_lumen import artifact
+from eisv_lumen.logs import LogMapping, LogReport, require_states, stream_readings
+from eisv_lumen.sensors import AnimaFilter, Readings, to_eisv
+from eisv_lumen.timestamps import time_zone
+from eisv_lumen.windows import Windows
+
+_SAME_STATE = 1e-3
+
+Chunks = Iterator[tuple[str, Readings]]
+States = Iterator[tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass
+class Content:
+    """What was read from a source.
+
+    Attributes:
+        source: Where from.
+        devices: Spooled EISV states by device name.
+        report: What was mapped and dropped.
+        observed: Expressions that were really said, where the source has any.
+        synthetic: Windows that the source itself calls synthetic, where it has any.
+        legacy: The source's own rows of the published schema, where it has them.
+    """
+
+    source: Source
+    devices: dict[str, Spooled]
+    report: LogReport
+    observed: Observed | None = None
+    synthetic: Windows | None = None
+    legacy: Callable[[], Iterator[pa.RecordBatch]] | None = None
+
+    @property
+    def states(self) -> int:
+        """Number of usable states."""
+        return sum(len(series) for series in self.devices.values())
+
+
+@dataclass
+class _Device:
+    """One device's readings on their way to its spool."""
+
+    writer: SpoolWriter
+    anima: AnimaFilter
+    last: float = float("nan")
+
+    def take(self, readings: Readings, report: LogReport) -> None:
+        """The next readings; what is dropped is counted."""
+        again = np.diff(readings.times, prepend=self.last) == 0
+        report.drop("repeated time", int(again.sum()))
+        self.last = float(readings.times[-1])
+        readings, impossible = readings[~again].plausible()
+        for channel, count in impossible.items():
+            report.void(f"impossible {channel}", count)
+        valued = readings.present()
+        report.drop("no possible value", int((~valued).sum()))
+        readings = readings[valued]
+        if len(readings):
+            self.writer.append(readings.times, to_eisv(self.anima.update(readings)))
+
+
+def read_source(
+    source: Source,
+    folder: Path,
+    *,
+    timezone: str,
+    site_pressure: float,
+    mapping: LogMapping | None = None,
+) -> Content:
+    """The EISV states of a source, spooled below a folder.
+
+    Raises:
+        SourceError: It cannot be read, or holds fewer than 20 usable states.
+        ArtifactError: A recording or dataset folder is damaged.
+        HubError: A repository cannot be read.
+    """
+    folder.mkdir(parents=True)
+    if source.kind == PUBLISHED:
+        content = _read_published(source, folder)
+    elif source.kind == DATABASE:
+        content = _read_database(source, folder, timezone, site_pressure)
+    else:
+        content = _read_log(source, folder, timezone, site_pressure, mapping)
+    require_states(source.name, content.states)
+    return content
+
+
+def _read_published(source: Source, folder: Path) -> Content:
+    report = LogReport()
+    if isinstance(source.place, Path) and (source.place / artifact.MANIFEST).is_file():
+        artifact.verify(source.place, kind="dataset")
+    with LegacyRows(source.place, report, scratch=folder) as rows:
+        series = _spool_states(rows.states(), folder / "0", report)
+        observed, synthetic = rows.observed(), rows.synthetic()
+    return Content(source, {source.name: series}, report, observed, synthetic, legacy=rows.batches)
+
+
+def _read_database(source: Source, folder: Path, timezone: str, site_pressure: float) -> Content:
+    report, zone = LogReport(), time_zone(timezone)
+    with AnimaDatabase(source.path, zone, report, site_pressure=site_pressure) as database:
+        states = ((times, to_eisv(anima)) for times, anima in database.states())
+        series = _spool_states(states, folder / "0", report)
+        observed = database.observed()
+    return Content(source, {source.name: series}, report, observed)
+
+
+def _read_log(
+    source: Source, folder: Path, timezone: str, site_pressure: float, mapping: LogMapping | None
+) -> Content:
+    if source.kind == RECORDING:
+        artifact.verify(source.path, kind=RECORDING)
+    reader = parquet_log.stream_readings if source.kind == PARQUET_LOG else stream_readings
+
+    def chunks(report: LogReport) -> Chunks:
+        return reader(source.log, timezone=timezone, mapping=mapping, report=report)
+
+    report = LogReport()
+    devices = _spool_readings(chunks(report), folder / "0", site_pressure, report)
+    shuffled = {name for name, device in devices.items() if device.writer.shuffled}
+    if shuffled:
+        report = LogReport()
+        ordered = _sorted(chunks(report), shuffled)
+        devices = _spool_readings(ordered, folder / "1", site_pressure, report)
+        report.notes.append("the lines were not in order of time and were sorted")
+    series = {name or source.name: device.writer.finish() for name, device in devices.items()}
+    return Content(source, series, report)
+
+
+def _spool_readings(
+    chunks: Chunks, folder: Path, site_pressure: float, report: LogReport
+) -> dict[str, _Device]:
+    devices: dict[str, _Device] = {}
+    for name, readings in chunks:
+        if name not in devices:
+            writer = SpoolWriter(folder / str(len(devices)))
+            devices[name] = _Device(writer, AnimaFilter(site_pressure=site_pressure))
+        devices[name].take(readings, report)
+    return devices
+
+
+def _spool_states(states: States, folder: Path, report: LogReport) -> Spooled:
+    writer, last = SpoolWriter(folder), np.nan
+    for times, values in states:
+        again = np.diff(times, prepend=last) == 0
+        report.drop("repeated time", int(again.sum()))
+        writer.append(times[~again], values[~again])
+        last = times[-1] if len(times) else last
+    series = writer.finish()
+    if not writer.shuffled:
+        return series
+    report.notes.append("the rows were not in order of time and were sorted")
+    times, values = series.read(0, len(series))
+    order = np.argsort(times, kind="stable")
+    times, values = times[order], values[order]
+    again = np.diff(times, prepend=np.nan) == 0
+    report.drop("repeated time", int(again.sum()))
+    writer = SpoolWriter(folder.with_name(folder.name + "-sorted"))
+    writer.append(times[~again], values[~again])
+    return writer.finish()
+
+
+def _sorted(chunks: Chunks, shuffled: set[str]) -> Chunks:
+    """The readings; those of shuffled or newest-first devices are held in memory and put in order of time."""
+    parts: dict[str, list[Readings]] = {}
+    for name, readings in chunks:
+        if name in shuffled:
+            parts.setdefault(name, []).append(readings)
+        else:
+            yield name, readings
+    for name, found in parts.items():
+        whole = _join(found)
+        whole = whole[np.argsort(whole.times, kind="stable")]
+        for first in range(0, len(whole), CHUNK):
+            yield name, whole[first : first + CHUNK]
+
+
+def _join(parts: list[Readings]) -> Readings:
+    channels = parts[0].channels
+    return Readings(
+        np.concatenate([part.times for part in parts]),
+        {name: np.concatenate([part.channels[name] for part in parts]) for name in channels},
+    )
+
+
+def drop_repeated_states(contents: Sequence[Content]) -> None:
+    """Leave out states that an earlier source holds as well, such as an older copy of a database."""
+    earlier: list[Spooled] = []
+    for content in contents:
+        for device, series in content.devices.items():
+            held = [other for other in earlier if _overlap(series, other) and _mostly_same(series, other)]
+            if held:
+                kept = rewritten(series, partial(_not_in, held))
+                content.report.drop("state held by an earlier source", len(series) - len(kept))
+                content.devices[device] = series = kept
+            earlier.append(series)
+
+
+def drop_held_states(
+    contents: Sequence[Content],
+    held: Mapping[tuple[str, str], Sequence[tuple[float, float]]],
+    *,
+    purge_states: int,
+) -> None:
+    """Leave out states from times that the dataset which is grown covers already, and a purge around them.
+
+    Args:
+        contents: What was read.
+        held: Spans of time by source and device.
+        purge_states: How many usual steps around each span are left out, too.
+    """
+    for content in contents:
+        for device, series in content.devices.items():
+            spans = held.get((content.source.name, device), ())
+            if not spans or not len(series):
+                continue
+            purge = purge_states * series.step
+
+            kept = rewritten(series, partial(_outside, spans, purge))
+            content.report.drop("state held by the dataset that is grown", len(series) - len(kept))
+            content.devices[device] = kept
+
+
+def rewritten(series: Spooled, keep: Callable[[np.ndarray], np.ndarray]) -> Spooled:
+    """The states for which `keep` of times `[n]` holds, in a spool of their own."""
+    folder = series.folder.with_name(series.folder.name + "-kept")
+    while folder.exists():
+        folder = folder.with_name(folder.name + "-kept")
+    writer = SpoolWriter(folder)
+    for times, states in series.chunks():
+        kept = keep(times)
+        writer.append(times[kept], states[kept])
+    return writer.finish()
+
+
+def _outside(spans: Sequence[tuple[float, float]], purge: float, times: np.ndarray) -> np.ndarray:
+    return np.all([(times < start - purge) | (times > end + purge) for start, end in spans], axis=0)
+
+
+def _overlap(one: Spooled, other: Spooled) -> bool:
+    return one.span[0] <= other.span[1] and other.span[0] <= one.span[1]
+
+
+def _mostly_same(series: Spooled, other: Spooled) -> bool:
+    """Do two series that share moments mostly share the states there, too?"""
+    shared = same = 0
+    for times, states in series.chunks():
+        there, theirs = other.within(float(times.min()), float(times.max()))
+        at, found = _found(times, there)
+        shared += len(found)
+        same += int((np.abs(theirs[at] - states[found]) < _SAME_STATE).all(axis=1).sum())
+    return same > 0.5 * shared
+
+
+def _not_in(series: Iterable[Spooled], times: np.ndarray) -> np.ndarray:
+    new = np.ones(len(times), bool)
+    for other in series:
+        there, _ = other.within(float(times.min()), float(times.max()))
+        new[_found(times, there)[1]] = False
+    return new
+
+
+def _found(times: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions in the sorted `there`, and rows of `times`, of the moments in both."""
+    if not len(there):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    at = np.minimum(np.searchsorted(there, times), len(there) - 1)
+    rows = np.flatnonzero(there[at] == times)
+    return at[rows], rows
