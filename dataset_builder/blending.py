@@ -14,17 +14,25 @@ _LEAST_PER_SHAPE = 10
 _AT_ONCE = 9 * 512
 
 
-def synthetic_counts(n_real: int, settings: DatasetSettings, *, grown: bool = False) -> tuple[int, int, int]:
-    """Synthetic windows per split, given how many real windows train has.
+def synthetic_counts(
+    n_real: int, settings: DatasetSettings, *, given: int = 0, grown: bool = False
+) -> tuple[int, int, int]:
+    """Synthetic windows to make per split.
 
     A dataset that is grown gets as many for train as its new real windows need, and keeps its held-out ones.
+
+    Args:
+        n_real: Real windows in train.
+        settings: The sizes, and the share of real windows.
+        given: Synthetic windows that the sources themselves hold.
+        grown: Is an earlier dataset grown?
     """
     total, share = settings.train.windows, settings.train.real_share
     if grown:
-        return round(n_real * (1 - share) / share), 0, 0
+        return max(round(n_real * (1 - share) / share) - given, 0), 0, 0
     fill = round(n_real * (1 - share) / share) if total is None else total - n_real
     return (
-        max(fill, _LEAST_PER_SHAPE * N_SHAPES),
+        max(fill - given, _LEAST_PER_SHAPE * N_SHAPES),
         settings.validation.synthetic,
         settings.test.synthetic,
     )

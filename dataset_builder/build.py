@@ -9,7 +9,7 @@ sources hold beyond it is added.
 
 import argparse
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from dataset_builder.configuration import DatasetSettings
 from dataset_builder.growth import Parent
 from dataset_builder.legacy_rows import HubRows
 from dataset_builder.mapping import read_mapping
-from dataset_builder.sources import find_sources
+from dataset_builder.sources import Source, find_sources
 from eisv_lumen import artifact
 from eisv_lumen.errors import ConfigurationError, SourceError, exit_with_reason
 from eisv_lumen.timestamps import time_zone
@@ -34,7 +34,7 @@ def build(
     settings: DatasetSettings,
     *,
     timezone: str = "UTC",
-    mapping: Path | None = None,
+    mappings: Mapping[str, Path] | None = None,
     grow: Path | None = None,
 ) -> bool:
     """Build a dataset folder; returns False where it stands already.
@@ -44,7 +44,8 @@ def build(
         arguments: Sources as `PATH`, `NAME=PATH` or `hub:OWNER/NAME@REVISION`.
         settings: Everything else.
         timezone: Zone of times that name none.
-        mapping: File that says which column of the logs is which channel, in which unit.
+        mappings: By source, a file that says which column of its log is which channel, in which unit;
+            under "" one for all other sources.
         grow: Dataset folder whose rows stay, to which what is new is added.
 
     Raises:
@@ -55,12 +56,12 @@ def build(
     """
     time_zone(timezone)
     sources = find_sources(arguments)
-    columns = None if mapping is None else read_mapping(mapping)
+    columns = {name: read_mapping(path) for name, path in (mappings or {}).items()}
+    _refuse_unused(columns, sources)
     parent = None if grow is None else Parent.read(grow)
     hub = {source.name: str(source.place) for source in sources if isinstance(source.place, HubRows)}
     inputs = {name: path for source in sources for name, path in source.inputs().items()}
-    if mapping is not None:
-        inputs["mapping"] = mapping
+    inputs |= {f"mapping {name}".strip(): path for name, path in (mappings or {}).items()}
     if grow is not None:
         inputs["parent"] = grow
     with artifact.build(
@@ -90,6 +91,27 @@ def build(
     return True
 
 
+def _refuse_unused(mappings: Mapping[str, object], sources: Sequence[Source]) -> None:
+    for name in mappings:
+        if name and name not in {source.name for source in sources}:
+            raise ConfigurationError(
+                found=f"a mapping for {name!r}, which is no source",
+                expected="a name among " + ", ".join(source.name for source in sources),
+                next="name the source, --source NAME=PATH, and its mapping, --mapping NAME=FILE, alike",
+            )
+
+
+def _mappings(arguments: Sequence[str]) -> dict[str, Path]:
+    """Files by the name of their source, "" for all others."""
+    found: dict[str, Path] = {}
+    for argument in arguments:
+        name, named, path = argument.partition("=")
+        if Path(argument).exists() or not named:
+            name, path = "", argument
+        found[name] = Path(path)
+    return found
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -102,7 +124,13 @@ def main() -> int:
         "folder of these; several allowed",
     )
     parser.add_argument("--config", type=Path, help="YAML settings; the defaults where not given")
-    parser.add_argument("--mapping", type=Path, help="YAML or JSON file naming the logs' columns and units")
+    parser.add_argument(
+        "--mapping",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="YAML or JSON file naming columns and units of the logs, or of the source NAME alone",
+    )
     parser.add_argument("--timezone", default="UTC", help="zone of times that name none (UTC)")
     parser.add_argument("--site-pressure", type=float, help="usual pressure in hPa, instead of the settings'")
     parser.add_argument(
@@ -118,7 +146,7 @@ def main() -> int:
         arguments.source,
         settings,
         timezone=arguments.timezone,
-        mapping=arguments.mapping,
+        mappings=_mappings(arguments.mapping),
         grow=arguments.grow,
     )
     counts = artifact.read_metrics(arguments.out)["counts"]

@@ -1,7 +1,7 @@
 """One build of a dataset: what was read is cut, surveyed, labelled and written."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +76,7 @@ class Composition:
         self.contents: list[Content] = []
         self.devices: list[Device] = []
 
-    def run(self, sources: Sequence[Source], timezone: str, columns: LogMapping | None) -> None:
+    def run(self, sources: Sequence[Source], timezone: str, columns: Mapping[str, LogMapping]) -> None:
         """The whole build."""
         self._read(sources, timezone, columns)
         self._cut()
@@ -86,13 +86,18 @@ class Composition:
             self.parent.rules if self.parent else None, learned, unplaced=unplaced, seed=self.settings.seed
         )
         given = [content for content in self.contents if content.synthetic is not None]
-        counts = synthetic_counts(int(kept[TRAIN]), self.settings, grown=self.parent is not None)
+        counts = synthetic_counts(
+            int(kept[TRAIN]),
+            self.settings,
+            given=sum(len(content.synthetic) for content in given if content.synthetic),
+            grown=self.parent is not None,
+        )
         say(f"cut {survey.windows.sum()} real windows, keeps {kept.sum()}, adds {sum(counts)} synthetic ones")
         writers = split_writers(self.work.folder, self.tally, self.delta)
         legacy = LegacyWriter(self.work.folder)
         with ThreadPoolExecutor(1) as beside:
             # Compressing the published rows' texts is half of the work, and keeps a second core busy.
-            published = beside.submit(self._write_legacy, legacy, rules)
+            published = beside.submit(self._write_legacy, legacy)
             before = self._copy(writers)
             self._write_real(writers, survey, rules)
             for content in given:
@@ -105,7 +110,7 @@ class Composition:
         legacy.close()
         self._finish(survey, rules, feedback, before, beyond=int(survey.windows.sum() - kept.sum()))
 
-    def _read(self, sources: Sequence[Source], timezone: str, columns: LogMapping | None) -> None:
+    def _read(self, sources: Sequence[Source], timezone: str, columns: Mapping[str, LogMapping]) -> None:
         for number, source in enumerate(sources):
             say(f"reads {source.name}")
             self.contents.append(
@@ -114,7 +119,7 @@ class Composition:
                     self.work.scratch / "states" / str(number),
                     timezone=timezone,
                     site_pressure=self.settings.site_pressure,
-                    mapping=columns,
+                    mapping=columns.get(source.name, columns.get("")),
                 )
             )
         drop_repeated_states(self.contents)
@@ -219,37 +224,35 @@ class Composition:
                     shown.append(rows[np.arange(min(LEGACY_SYNTHETIC, len(rows)))])
         return shown
 
-    def _write_legacy(self, legacy: LegacyWriter, rules: Rules) -> None:
+    def _write_legacy(self, legacy: LegacyWriter) -> None:
         """Every window of the logs as they were recorded, whatever its split; published rows as they are."""
-        generator = self._generator(606)
         for rows in self.parent.rows(DATASET.legacy, LEGACY) if self.parent else ():
             legacy.copy(rows)
         for content in self.contents:
             for batch in content.legacy() if content.legacy else ():
                 legacy.copy(pa.Table.from_batches([batch]))
         for device in self.devices:
-            if device.content.legacy:
-                continue
             for scale, _ in device.scales:
-                if scale.name != NATIVE:
-                    continue
-                for batch in batches(scale, whole(scale.series), self.settings):
-                    windows = Windows.of(batch.states, batch.times - batch.times[:, :1])
-                    legacy.add(
-                        legacy_columns(
-                            batch.row_times,
-                            batch.row_states,
-                            batch.at,
-                            classify(windows, rules="published"),
-                            rules.sample(classify(windows), generator),
-                            provenance=REAL,
-                            cadence=scale.cadence,
-                            heard=device.listener.every(batch) if device.listener else {},
-                        )
-                    )
+                if scale.name == NATIVE and not device.content.legacy:
+                    self._write_native(legacy, device, scale)
+
+    def _write_native(self, legacy: LegacyWriter, device: Device, scale: Scale) -> None:
+        for batch in batches(scale, whole(scale.series), self.settings):
+            windows = Windows.of(batch.states, batch.times - batch.times[:, :1])
+            legacy.add(
+                legacy_columns(
+                    batch.row_times,
+                    batch.row_states,
+                    batch.at,
+                    classify(windows, rules="published"),
+                    device.listener.within(batch) if device.listener else {},
+                    provenance=REAL,
+                    cadence=scale.cadence,
+                )
+            )
 
     def _show_synthetic(self, legacy: LegacyWriter, shown: list[Rows]) -> None:
-        """A few synthetic windows among the published rows."""
+        """A few synthetic windows among the published rows, with what the rules with feedback say there."""
         for rows in shown:
             table = rows.table
             legacy.add(
@@ -258,10 +261,9 @@ class Composition:
                     table.states.reshape(-1, 4),
                     np.arange(table.times.size).reshape(table.times.shape),
                     rows.published,
-                    rows.ids,
+                    {row: rows.ids[row : row + 1] for row in range(len(rows))},
                     provenance=SYNTHETIC,
                     cadence=float(np.median(table.cadence)),
-                    heard={},
                 )
             )
 

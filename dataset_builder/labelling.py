@@ -84,9 +84,10 @@ class Listener:
             self.placed[first[row] : end[row]] = True
         return result
 
-    def every(self, batch: Batch) -> dict[int, np.ndarray]:
-        """All expressions `[K, 3]` of each window at which anything was said, by row."""
-        first, end = self.spans(batch)
+    def within(self, batch: Batch) -> dict[int, np.ndarray]:
+        """All expressions `[K, 3]` said from a window's first state to its last, by row; as published."""
+        first = np.searchsorted(self._times, batch.times[:, 0], side="left")
+        end = np.searchsorted(self._times, batch.times[:, -1], side="right")
         return {row: self._ids[first[row] : end[row]] for row in np.flatnonzero(end > first).tolist()}
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 
 from dataset_builder import parquet
-from dataset_builder.rows import Written
 from eisv_lumen.expression import Expression, to_published
 from eisv_lumen.vocabulary import DIMENSIONS, SHAPES
 
@@ -25,25 +24,21 @@ def legacy_columns(
     states: np.ndarray,
     at: np.ndarray,
     shapes: np.ndarray,
-    ids: np.ndarray,
+    said: Mapping[int, np.ndarray],
     *,
     provenance: str,
     cadence: float,
-    heard: Mapping[int, np.ndarray],
 ) -> dict[str, Any]:
     """Columns exactly as published so far.
-
-    Where expressions were observed they are given, elsewhere the one that the rules with feedback say.
 
     Args:
         times: `[M]` seconds since the epoch, ascending within a window.
         states: `[M, 4]` E, I, S, V.
         at: `[N, T]` rows of the states of each window, one after the other.
         shapes: `[N]` shape ids of the published rules.
-        ids: `[N, 3]` expressions said by the rules with feedback.
+        said: Per row the expressions `[K, 3]` that were said in it; rows without any may be left out.
         provenance: `real` or `synthetic`.
         cadence: Seconds between states. Derivatives get as many decimals as the states' let be known.
-        heard: Per row the expressions `[K, 3]` that were observed there.
     """
     states = states.astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -51,17 +46,10 @@ def legacy_columns(
     # Between two windows that do not touch no time may pass; that rate is in neither.
     rates[~np.isfinite(rates)] = 0.0
     decimals = STATE_DECIMALS + int(np.clip(np.round(np.log10(max(cadence, 1e-9))), 0, 5))
-    said = Written(ids)
-    tokens = parquet.repeated(
-        [json.dumps([to_published(e)]) for e in said.expressions], said.which, pa.string()
-    )
-    counts = np.ones(len(at), np.int64)
-    if heard:
-        texts = tokens.to_pylist()
-        for row, several in heard.items():
-            texts[row] = json.dumps([to_published(Expression.from_ids(one)) for one in several])
-            counts[row] = len(several)
-        tokens = pa.array(texts, pa.string())
+    tokens, counts = ["[]"] * len(at), np.zeros(len(at), np.int64)
+    for row, several in said.items():
+        tokens[row] = json.dumps([to_published(Expression.from_ids(ids)) for ids in several])
+        counts[row] = len(several)
     later = np.append(times[1:], times[-1:])
     return {
         "shape": parquet.repeated(SHAPES, shapes, pa.string()),

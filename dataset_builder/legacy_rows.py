@@ -8,15 +8,17 @@ number of rows in any order is read in bounded memory.
 import bisect
 import contextlib
 import json
+import os
 import re
 import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -39,9 +41,8 @@ _BATCH, _CHUNK = 1 << 10, 1 << 16
 _WIDTH = 1 + len(DIMENSIONS)
 _ROUNDING = 1e-6
 _READ = ("eisv_states", "t_start", "t_end", "provenance", "tokens")
-_POINT = ('{"t":,' + ",".join(f'"{name}":' for name in DIMENSIONS) + "}").encode()
-_NUMBERS = b"0123456789.+-e \t\r\n"
-_SPACED = bytes.maketrans(b'{}[]":,tEISV', b" " * 12)
+_STATE = itemgetter("t", *DIMENSIONS)
+_NO_POINTS = np.zeros((0, _WIDTH))
 _HUB = re.compile(r"hub:([\w.-]+/[\w.-]+)(?:@(\S+))?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -115,9 +116,7 @@ class LegacyRows:
             self._table: pa.Table | None = None
             if isinstance(self._place, HubRows):
                 self._table = _from_hub(self._place)
-            points, self._merged = (
-                closing.enter_context(tempfile.TemporaryFile(dir=self._scratch)) for _ in range(2)
-            )
+            points, self._merged = (closing.enter_context(_Scratch(self._scratch)) for _ in range(2))
             self._rows = _RowReader(points, self._report).read(self._batches(_READ))
             self._utterances: list[Utterance] = []
             _Merger(self._rows, self._merged, self._report, self._utterances).run()
@@ -131,9 +130,8 @@ class LegacyRows:
 
     def states(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Times `[n]` and states `[n, 4]` of the real rows, each state once, in ascending order of time."""
-        points = _mapped(self._merged)
-        for first in range(0, len(points), _CHUNK):
-            part = np.array(points[first : first + _CHUNK])
+        for first in range(0, len(self._merged), _CHUNK):
+            part = self._merged.read(first, _CHUNK)
             yield part[:, 0], part[:, 1:]
 
     def observed(self) -> Observed:
@@ -145,8 +143,7 @@ class LegacyRows:
         rows = np.flatnonzero(~self._rows.real)
         if not len(rows):
             return None
-        at = self._rows.first[rows, None] + np.arange(WINDOW_LENGTH)
-        points = self._rows.points[at]
+        points = np.stack([self._rows.of(row) for row in rows.tolist()])
         return Windows.of(np.clip(points[..., 1:], 0.0, STATE_MAX), points[..., 0])
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -181,31 +178,73 @@ class LegacyRows:
                 raise _refused(path.name, str(error), "a Parquet file that can be read") from error
 
 
+class _Scratch:
+    """Points `[n, 5]` (t, E, I, S, V) in a file without a name, gone when the context is left."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed on leaving
+        self._length = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        """Number of points."""
+        return self._length
+
+    def append(self, points: np.ndarray) -> None:
+        """Write points behind the others."""
+        self._file.write(points.tobytes())
+        self._length += len(points)
+
+    def flush(self) -> None:
+        """Points written so far can be read from now on."""
+        self._file.flush()
+
+    def read(self, first: int, count: int) -> np.ndarray:
+        """`[count, 5]` points; fewer at the end."""
+        size = 8 * _WIDTH
+        read = os.pread(self._file.fileno(), count * size, first * size)
+        return np.frombuffer(read, np.float64).reshape(-1, _WIDTH)
+
+
 @dataclass(frozen=True)
 class _Rows:
     """Rows that were usable, in the order of the files.
 
     Attributes:
-        points: `[P, 5]` t, E, I, S, V of all rows, one after the other, on disk.
+        points: Points of all rows, one after the other.
         first: `[N]` where a row's points begin.
         counts: `[N]` how many there are.
+        starts: `[N]` time of the first one.
+        ends: `[N]` time of the last one.
         real: `[N]` bool, False for synthetic rows.
         said: Per row the ids of its expressions; equal texts share one tuple.
     """
 
-    points: np.ndarray
+    points: _Scratch
     first: np.ndarray
     counts: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
     real: np.ndarray
     said: list[tuple[tuple[int, ...], ...]]
+
+    def of(self, row: int) -> np.ndarray:
+        """`[n, 5]` points of a row."""
+        return self.points.read(int(self.first[row]), int(self.counts[row]))
 
 
 class _RowReader:
     """Parses batches of rows into a scratch file; what is unusable is counted."""
 
-    def __init__(self, scratch: IO[bytes], report: LogReport) -> None:
+    def __init__(self, scratch: _Scratch, report: LogReport) -> None:
         self._scratch, self._report = scratch, report
         self._counts, self._real = array("q"), array("b")
+        self._starts, self._ends = array("d"), array("d")
         self._said: list[tuple[tuple[int, ...], ...]] = []
 
     def read(self, batches: Iterator[pa.RecordBatch]) -> _Rows:
@@ -216,8 +255,15 @@ class _RowReader:
             self._take(*(batch.column(name) for name in _READ))
         self._scratch.flush()
         counts = np.array(self._counts, np.int64)
-        real = np.array(self._real, np.bool_)
-        return _Rows(_mapped(self._scratch), np.cumsum(counts) - counts, counts, real, self._said)
+        return _Rows(
+            self._scratch,
+            np.cumsum(counts) - counts,
+            counts,
+            np.array(self._starts, np.float64),
+            np.array(self._ends, np.float64),
+            np.array(self._real, np.bool_),
+            self._said,
+        )
 
     def _take(
         self, texts: pa.Array, starts: pa.Array, ends: pa.Array, kinds: pa.Array, said: pa.Array
@@ -230,15 +276,16 @@ class _RowReader:
             said.to_pylist(),
         )
         for text, start, end, kind, tokens in zip(*columns, strict=True):
-            points, reason = read_points(text)
+            points, reason = _points(text)
             real = _PROVENANCE.get(kind)
-            if points is not None:
-                reason = _fault(points, start, end, real)
-            if points is None or reason:
+            reason = reason or _fault(points, start, end, real)
+            if reason:
                 self._report.drop(reason)
                 continue
-            self._scratch.write(points.tobytes())
+            self._scratch.append(points)
             self._counts.append(len(points))
+            self._starts.append(points[0, 0])
+            self._ends.append(points[-1, 0])
             self._real.append(bool(real))
             self._said.append(self._expressions(tokens) if real else ())
 
@@ -249,27 +296,16 @@ class _RowReader:
         return ids
 
 
-def read_points(text: str | None) -> tuple[np.ndarray | None, str]:
-    """`[n, 5]` t, E, I, S, V of a row's JSON text; None, and the reason, where it says none.
-
-    The usual text, with its keys in the usual order, is read without making an object of every number.
-    """
-    raw = (text or "").encode("utf-8", "replace")
-    count = raw.count(b"{")
-    if raw.translate(None, _NUMBERS) == b"[" + b",".join([_POINT] * count) + b"]" and count:
-        with contextlib.suppress(ValueError):
-            numbers = np.fromiter(map(float, raw.translate(_SPACED).split()), np.float64)
-            if len(numbers) == _WIDTH * count:
-                return numbers.reshape(count, _WIDTH), ""
+def _points(text: str | None) -> tuple[np.ndarray, str]:
+    """`[n, 5]` t, E, I, S, V of a row's JSON text, and why it says none; empty where it does."""
     try:
-        listed = json.loads(raw)
+        listed = json.loads(text or "")
     except (ValueError, RecursionError):
-        return None, "row of malformed JSON"
+        return _NO_POINTS, "row of malformed JSON"
     try:
-        points = [[float(point[name]) for name in ("t", *DIMENSIONS)] for point in listed]
+        return np.array([_STATE(point) for point in listed], np.float64).reshape(-1, _WIDTH), ""
     except (TypeError, KeyError, ValueError, OverflowError):
-        return None, "row without t, E, I, S, V"
-    return np.array(points, np.float64).reshape(-1, _WIDTH), ""
+        return _NO_POINTS, "row without t, E, I, S, V"
 
 
 def _fault(points: np.ndarray, start: float | None, end: float | None, real: bool | None) -> str:
@@ -320,7 +356,7 @@ def _expressions(text: str) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[st
 class _Merger:
     """Overlapping real rows become one series; of rows that contradict each other the first stands."""
 
-    def __init__(self, rows: _Rows, merged: IO[bytes], report: LogReport, said: list[Utterance]) -> None:
+    def __init__(self, rows: _Rows, merged: _Scratch, report: LogReport, said: list[Utterance]) -> None:
         self._rows, self._merged, self._report, self._said = rows, merged, report, said
         self._times: list[float] = []  # of states at the end that the next row may hold as well
         self._states: list[list[float]] = []
@@ -332,15 +368,14 @@ class _Merger:
         """Merge all rows, in order of their first states."""
         rows, waiting = self._rows, 0
         chosen = np.flatnonzero(rows.real)
-        starts = np.array(rows.points[rows.first[chosen], 0])
-        order = np.argsort(starts, kind="stable")
+        order = np.argsort(rows.starts[chosen], kind="stable")
         if (np.diff(order) < 0).any():
             self._report.notes.append("the rows were not in order of time and were sorted")
         chosen = chosen[order]
-        means = self._means(chosen, starts[order])
+        means = self._means(chosen)
         self._report.drop("row of means over other rows", int(means.sum()))
         for row in chosen[~means].tolist():
-            points = rows.points[rows.first[row] : rows.first[row] + rows.counts[row]]
+            points = rows.of(row)
             before = self._end
             if not self._add(points):
                 self._report.drop("row that contradicts another one of the same time")
@@ -352,23 +387,21 @@ class _Merger:
         self._write()
         self._merged.flush()
 
-    def _means(self, chosen: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    def _means(self, chosen: np.ndarray) -> np.ndarray:
         """`[K]` bool: rows that skip over states which rows of finer steps hold.
 
         A row of consecutive states holds the first state of every row that begins within it; one of means
         over bins, as this project's own legacy files have them at coarser scales, does not.
         """
         rows = self._rows
-        counts = rows.counts[chosen]
-        ends = np.array(rows.points[rows.first[chosen] + counts - 1, 0])
-        steps = (ends - starts) / np.maximum(counts - 1, 1)
+        starts, ends = rows.starts[chosen], rows.ends[chosen]
+        steps = (ends - starts) / (rows.counts[chosen] - 1)
         found = np.zeros(len(chosen), np.bool_)
         until = np.searchsorted(starts, ends, side="left")
         for at in np.flatnonzero(until - np.arange(len(chosen)) > 1).tolist():
             finer = at + 1 + np.flatnonzero(steps[at + 1 : until[at]] * 2 < steps[at])[:1]
             if len(finer):
-                first = rows.first[chosen[at]]
-                times = rows.points[first : first + counts[at], 0]
+                times = rows.of(int(chosen[at]))[:, 0]
                 found[at] = np.abs(times - starts[finer[0]]).min() > SAME_TIME_S
         return found
 
@@ -388,7 +421,7 @@ class _Merger:
             self._times, self._states = [], []
         self._times += times[held:]
         self._states += states[held:]
-        self._fresh.append(np.array(points[held:]))
+        self._fresh.append(points[held:])
         self._end = max(self._end, times[-1])
         return True
 
@@ -424,18 +457,9 @@ class _Merger:
             self._report.drop("impossible state", int((~again & ~possible).sum()))
             points = points[possible & ~again]
             points[:, 1:] = np.clip(points[:, 1:], 0.0, STATE_MAX)
-            self._merged.write(points.tobytes())
+            self._merged.append(points)
             self._fresh = []
         return 0
-
-
-def _mapped(file: IO[bytes]) -> np.ndarray:
-    """`[n, 5]` float64 of a scratch file, without reading it into memory."""
-    file.flush()
-    size = file.seek(0, 2)
-    if not size:
-        return np.zeros((0, _WIDTH))
-    return np.asarray(np.memmap(file, np.float64, "r", shape=(size // (8 * _WIDTH), _WIDTH)))
 
 
 def _files(place: Path) -> list[Path]:

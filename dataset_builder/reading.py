@@ -14,8 +14,8 @@ from dataset_builder.legacy_rows import LegacyRows
 from dataset_builder.sources import DATABASE, PARQUET_LOG, PUBLISHED, RECORDING, Source
 from dataset_builder.spool import CHUNK, Spooled, SpoolWriter
 from eisv_lumen import artifact
-from eisv_lumen.logs import LogMapping, LogReport, require_states, stream_readings
-from eisv_lumen.sensors import AnimaFilter, Readings, to_eisv
+from eisv_lumen.logs import LogMapping, LogReport, StateFilter, require_states, stream_readings
+from eisv_lumen.sensors import Readings, to_eisv
 from eisv_lumen.timestamps import time_zone
 from eisv_lumen.windows import Windows
 
@@ -49,29 +49,6 @@ class Content:
     def states(self) -> int:
         """Number of usable states."""
         return sum(len(series) for series in self.devices.values())
-
-
-@dataclass
-class _Device:
-    """One device's readings on their way to its spool."""
-
-    writer: SpoolWriter
-    anima: AnimaFilter
-    last: float = float("nan")
-
-    def take(self, readings: Readings, report: LogReport) -> None:
-        """The next readings; what is dropped is counted."""
-        again = np.diff(readings.times, prepend=self.last) == 0
-        report.drop("repeated time", int(again.sum()))
-        self.last = float(readings.times[-1])
-        readings, impossible = readings[~again].plausible()
-        for channel, count in impossible.items():
-            report.void(f"impossible {channel}", count)
-        valued = readings.present()
-        report.drop("no possible value", int((~valued).sum()))
-        readings = readings[valued]
-        if len(readings):
-            self.writer.append(readings.times, to_eisv(self.anima.update(readings)))
 
 
 def read_source(
@@ -130,27 +107,28 @@ def _read_log(
         return reader(source.log, timezone=timezone, mapping=mapping, report=report)
 
     report = LogReport()
-    devices = _spool_readings(chunks(report), folder / "0", site_pressure, report)
-    shuffled = {name for name, device in devices.items() if device.writer.shuffled}
+    writers = _spool_readings(chunks(report), folder / "0", site_pressure, report)
+    shuffled = {name for name, writer in writers.items() if writer.shuffled}
     if shuffled:
         report = LogReport()
         ordered = _sorted(chunks(report), shuffled)
-        devices = _spool_readings(ordered, folder / "1", site_pressure, report)
+        writers = _spool_readings(ordered, folder / "1", site_pressure, report)
         report.notes.append("the lines were not in order of time and were sorted")
-    series = {name or source.name: device.writer.finish() for name, device in devices.items()}
+    series = {name or source.name: writer.finish() for name, writer in writers.items()}
     return Content(source, series, report)
 
 
 def _spool_readings(
     chunks: Chunks, folder: Path, site_pressure: float, report: LogReport
-) -> dict[str, _Device]:
-    devices: dict[str, _Device] = {}
+) -> dict[str, SpoolWriter]:
+    writers: dict[str, SpoolWriter] = {}
+    filters: dict[str, StateFilter] = {}
     for name, readings in chunks:
-        if name not in devices:
-            writer = SpoolWriter(folder / str(len(devices)))
-            devices[name] = _Device(writer, AnimaFilter(site_pressure=site_pressure))
-        devices[name].take(readings, report)
-    return devices
+        if name not in writers:
+            writers[name] = SpoolWriter(folder / str(len(writers)))
+            filters[name] = StateFilter(report, site_pressure=site_pressure)
+        writers[name].append(*filters[name].update(readings))
+    return writers
 
 
 def _spool_states(states: States, folder: Path, report: LogReport) -> Spooled:

@@ -29,7 +29,7 @@ from eisv_lumen.errors import PLACE_UNUSABLE, ArtifactError, ResourceError, Sour
 SCHEMA_VERSION = 1
 MANIFEST, METRICS, CARD = "manifest.json", "metrics.json", "README.md"
 FIGURES = "figures/"
-"""Pictures of the card; like the card they are drawn anew from what was measured, and no part of the hashes."""
+"""Pictures of the card; like the card they are drawn anew from what was measured, and not hashed."""
 _RECORDED_LIBRARIES = (
     "numpy",
     "pyarrow",

@@ -103,7 +103,8 @@ def dataset_configs(manifest: Manifest) -> tuple[dict[str, Any], ...]:
     paths: dict[str, Callable[[str], str]] = {"windows": DATASET.windows, "expressions": DATASET.expressions}
     configs: list[dict[str, Any]] = []
     for name, path in paths.items():
-        files = [{"split": split, "path": path(split)} for split in ALL_SPLITS if path(split) in manifest.files]
+        held = [split for split in ALL_SPLITS if path(split) in manifest.files]
+        files = [{"split": split, "path": path(split)} for split in held]
         if not files:
             raise ArtifactError(
                 found=f"a dataset without any file of its {name} configuration",

@@ -29,9 +29,8 @@ def write_log(path, start, stop):
     lines = ["timestamp,cpu_temp_c,ambient_temp_c,humidity_pct,memory_pct"]
     for i in range(start, stop):
         w, c, s, _ = states[i]
-        lines.append(
-            f"{START + 10.0 * i + i % 7 / 10},{40 + 40 * w:.2f},{15 + 20 * w:.2f},{45 + 40 * s:.1f},{100 * c:.1f}"
-        )
+        moment = START + 10.0 * i + i % 7 / 10
+        lines.append(f"{moment},{40 + 40 * w:.2f},{15 + 20 * w:.2f},{45 + 40 * s:.1f},{100 * c:.1f}")
     path.write_text("\n".join(lines) + "\n")
     return f"desk={path}"
 
@@ -123,7 +122,8 @@ def test_new_expressions_teach_the_old_weights(tmp_path):
             rows,
         )
         connection.executemany(
-            "INSERT INTO primitive_history (timestamp, tokens, category_pattern, score) VALUES (?, ?, 'SINGLE', 1)",
+            "INSERT INTO primitive_history (timestamp, tokens, category_pattern, score) "
+            "VALUES (?, ?, 'SINGLE', 1)",
             [(rows[i][0], "~releasing~") for i in range(30, 1800, 10)],
         )
     build(tmp_path / "new", [f"lumen={tmp_path / 'anima.db'}"], FULL, grow=tmp_path / "old")

@@ -101,7 +101,7 @@ def test_shapes_are_spread_over_the_splits():
 def test_a_bin_belongs_to_a_split_only_as_a_whole():
     plan = Plan(np.array([100.0, 130.0]), np.array([TRAIN, PURGED, TEST]))
     assert plan.of(np.array([99.9, 100.0, 129.0, 130.0])).tolist() == [TRAIN, PURGED, PURGED, TEST]
-    # Bins of 30 s: 60-90, 90-120 (an edge inside), 120-150 (an edge inside), 150-180; 130 is no border of them.
+    # Bins of 30 s: 60-90, 90-120 and 120-150 (an edge inside each), 150-180.
     assert plan.of_bins(np.array([75.0, 95.0, 145.0, 165.0]), 30.0).tolist() == [TRAIN, PURGED, PURGED, TEST]
     assert Plan.from_dict(plan.to_dict()).edges.tolist() == [100.0, 130.0]
 
