@@ -20,7 +20,7 @@ from dataset_builder.legacy_rows import HubRows
 from dataset_builder.mapping import read_mapping
 from dataset_builder.sources import Source, find_sources
 from eisv_lumen import artifact
-from eisv_lumen.errors import ConfigurationError, SourceError, exit_with_reason
+from eisv_lumen.errors import ConfigurationError, exit_with_reason
 from eisv_lumen.timestamps import time_zone
 
 KIND = "dataset"
@@ -83,9 +83,9 @@ def build(
             return False
         try:
             Composition(work, settings, parent).run(sources, timezone, columns)
-        except (SourceError, ConfigurationError):
-            # What is wrong with the input leaves nothing behind.
-            shutil.rmtree(work.folder.parent)
+        except BaseException:
+            # There is nothing to go on from: what is wrong with the input or the disk leaves nothing behind.
+            shutil.rmtree(work.folder.parent, ignore_errors=True)
             raise
         shutil.rmtree(work.scratch)
     return True

@@ -80,6 +80,17 @@ class Composition:
         """The whole build."""
         self._read(sources, timezone, columns)
         self._cut()
+        legacy = LegacyWriter(self.work.folder)
+        with ThreadPoolExecutor(1) as beside:
+            # Compressing the published rows' texts is half of the work, and keeps a second core busy.
+            published = beside.submit(self._write_legacy, legacy)
+            shown = self._write_splits()
+            published.result()
+        self._show_synthetic(legacy, shown)
+        legacy.close()
+
+    def _write_splits(self) -> list[Rows]:
+        """Write everything but the published rows; returns what they show of the synthetic windows."""
         survey, kept, learned = self._survey()
         unplaced = sum(int((~d.listener.placed).sum()) for d in self.devices if d.listener)
         rules, feedback = taught(
@@ -94,21 +105,15 @@ class Composition:
         )
         say(f"cut {survey.windows.sum()} real windows, keeps {kept.sum()}, adds {sum(counts)} synthetic ones")
         writers = split_writers(self.work.folder, self.tally, self.delta)
-        legacy = LegacyWriter(self.work.folder)
-        with ThreadPoolExecutor(1) as beside:
-            # Compressing the published rows' texts is half of the work, and keeps a second core busy.
-            published = beside.submit(self._write_legacy, legacy)
-            before = self._copy(writers)
-            self._write_real(writers, survey, rules)
-            for content in given:
-                self._write_given(writers[SPLITS[TRAIN]], content, rules)
-            shown = self._write_synthetic(writers, counts, before, rules)
-            for writer in writers.values():
-                writer.close()
-            published.result()
-        self._show_synthetic(legacy, shown)
-        legacy.close()
+        before = self._copy(writers)
+        self._write_real(writers, survey, rules)
+        for content in given:
+            self._write_given(writers[SPLITS[TRAIN]], content, rules)
+        shown = self._write_synthetic(writers, counts, before, rules)
+        for writer in writers.values():
+            writer.close()
         self._finish(survey, rules, feedback, before, beyond=int(survey.windows.sum() - kept.sum()))
+        return shown
 
     def _read(self, sources: Sequence[Source], timezone: str, columns: Mapping[str, LogMapping]) -> None:
         for number, source in enumerate(sources):
@@ -310,6 +315,7 @@ class Composition:
             growth=growth,
             earlier=parent.metrics if parent else None,
         )
+        self.work.facts = {name: self.work.metrics[name] for name in ("feedback", "dropped")}
 
     def _generator(self, purpose: int) -> np.random.Generator:
         """Randomness of one purpose; each generation has its own."""

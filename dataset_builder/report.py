@@ -38,7 +38,7 @@ from dataset_builder.drawing import (
 from dataset_builder.table import REAL, SYNTHETIC
 from eisv_lumen import artifact
 from eisv_lumen.errors import ArtifactError, ResourceError, exit_with_reason
-from eisv_lumen.layouts import DATASET, SPLITS
+from eisv_lumen.layouts import ALL_SPLITS, DATASET, SPLITS
 from eisv_lumen.vocabulary import SHAPES
 
 FIGURES = ("shapes.png", "windows.png", "cadence.png", "dropped.png", "scales.png", "stability.png")
@@ -69,7 +69,7 @@ class Rows:
         Raises:
             ArtifactError: There is none, or one is unreadable or lacks a column.
         """
-        paths = {split: folder / DATASET.windows(split) for split in SPLITS}
+        paths = {split: folder / DATASET.windows(split) for split in ALL_SPLITS}
         rows = cls({split: path for split, path in paths.items() if path.is_file()})
         if not rows.paths:
             raise _unusable(f"{folder} without {DATASET.windows(SPLITS[0])}")
@@ -174,7 +174,12 @@ def figures(metrics: Mapping[str, Any], rows: Rows) -> Iterator[tuple[str, Figur
 def _shapes(rows: Rows) -> Figure:
     groups = []
     for provenance in (REAL, SYNTHETIC):
-        splits = [Bar(split, rows.count(split=split, provenance=provenance)) for split in rows.paths]
+        splits = [
+            Bar(split, counts)
+            for split in rows.paths
+            if any((counts := rows.count(split=split, provenance=provenance)).values())
+            or (split in SPLITS and provenance == "real")
+        ]
         sources = [
             Bar(source, rows.count(source=source, provenance=provenance))
             for source in rows.sources(provenance)
@@ -204,12 +209,14 @@ def examples(rows: Rows, shape: str) -> list[Example]:
         places: dict[tuple[str, str], list[np.ndarray]] = {}
         for (split, of, kind, source, scale), numbers in rows.groups.items():
             if (of, kind) == (shape, provenance):
-                here = [np.stack([np.full(len(part), SPLITS.index(split)), part], axis=1) for part in numbers]
+                here = [
+                    np.stack([np.full(len(part), ALL_SPLITS.index(split)), part], axis=1) for part in numbers
+                ]
                 places.setdefault((scale, source), []).extend(here)
         groups = [np.concatenate(places[key]) for key in sorted(places)]
         chosen = _spread(groups, _EXAMPLES - len(found))
         found += sorted(
-            (_example(rows.paths[SPLITS[split]], shape, number) for split, number in chosen),
+            (_example(rows.paths[ALL_SPLITS[split]], shape, number) for split, number in chosen),
             key=lambda example: example.cadence_s,
         )
     return found

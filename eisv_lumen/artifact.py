@@ -57,6 +57,7 @@ class Manifest:
         configuration: The settings of the stage, as plain JSON.
         generation: Number of the training generation; `parent` is the version it grew from.
         data_delta_sha256: Hash of the data added since the parent generation.
+        facts: What a reader should know without opening another file, as plain JSON.
     """
 
     kind: str
@@ -68,6 +69,7 @@ class Manifest:
     generation: int = 0
     parent: str | None = None
     data_delta_sha256: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -114,13 +116,14 @@ class Manifest:
 class Work:
     """A build in progress: write the payload into `folder`, keep resumable state in `scratch`.
 
-    `data_delta_sha256` is the hash of the data added since the parent generation, where there is one.
+    `data_delta_sha256` and `facts` go into the manifest.
     """
 
     folder: Path
     scratch: Path
     metrics: dict[str, Any] | None = None
     data_delta_sha256: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def identity_of(
@@ -308,6 +311,7 @@ def build(
             generation=generation,
             parent=parent,
             data_delta_sha256=work.data_delta_sha256,
+            facts=work.facts,
         )
         write_json(work.folder / MANIFEST, asdict(manifest))
         _publish(work.folder, out)

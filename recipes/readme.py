@@ -43,6 +43,7 @@ def filled(text: str) -> str:
         "student": student(demo),
         "time": times(demo),
         "bench": benchmarks(bench),
+        "building": building(_read(MEASURED / "building.json", "make bench")),
     }
     for name, content in sections.items():
         pattern = rf"(<!-- measured: {name} -->\n).*?(<!-- end -->)"
@@ -115,6 +116,27 @@ def benchmarks(bench: list[dict[str, Any]]) -> str:
             for figure in bench
         ],
     )
+
+
+def building(measured: dict[str, Any]) -> str:
+    """The dataset builder beside the plain one, and how it takes longer logs."""
+    beside = measured["side_by_side"]
+    names = {"plain": "plain loops over dicts", "default": "the kit", "full": "the kit, `full.yaml`"}
+
+    def row(name: str, states: int, entry: dict[str, Any], seconds: str) -> tuple[str, ...]:
+        size = f"{entry['bytes']['all'] / 1e6:,.1f} MB"
+        return name, f"{states:,}", str(entry["n"]), seconds, f"{entry['peak_rss_mb']:.0f} MB", size
+
+    rows = []
+    for name, entry in beside["builders"].items():
+        ratio = beside["ratios"].get(name)
+        times = f" ({ratio['seconds']:.1f}× faster)" if ratio else ""
+        rows.append(row(names[name], beside["states"], entry, f"{entry['seconds']:.2f} s{times}"))
+    rows += [
+        row(names[entry["configuration"]], entry["states"], entry, f"{entry['seconds']:.1f} s")
+        for entry in measured.get("curve", [])
+    ]
+    return _table(("builder", "states", "runs", "whole process", "peak memory", "on disk"), rows)
 
 
 def _between(content: str, markers: re.Match[str]) -> str:

@@ -135,6 +135,8 @@ def test_the_folder_is_a_complete_artifact(folder):
     }
     assert set(manifest.inputs) == {"desk", "lumen"}
     assert manifest.configuration["timezone"] == "UTC"
+    assert manifest.facts["feedback"]["n_updates"] > 1000
+    assert manifest.facts["dropped"]["observed expression in Lumen's words"] == 10
     assert str(folder.parent) not in (folder / "manifest.json").read_text()
 
 

@@ -39,7 +39,7 @@ from dataset_builder.drawing import (
 from dataset_builder.report import FIGURES, Rows, write_report
 from eisv_lumen import artifact, release
 from eisv_lumen.errors import ArtifactError, ResourceError, VerificationError
-from eisv_lumen.layouts import DATASET, SPLITS
+from eisv_lumen.layouts import DATASET, HELD_OUT_SYNTHETIC, SPLITS
 from eisv_lumen.signing import SigningKey
 from eisv_lumen.versions import Version
 from eisv_lumen.vocabulary import SHAPES
@@ -553,7 +553,8 @@ def test_a_built_dataset_is_drawn(tmp_path):
     metrics, rows = artifact.read_metrics(tmp_path / "ds"), Rows.read(tmp_path / "ds")
     for split, provenances in metrics["shapes_by_split"].items():
         for provenance, counts in provenances.items():
-            found = rows.count(split=split, provenance=provenance)
+            file = HELD_OUT_SYNTHETIC.get(split, split) if provenance == "synthetic" else split
+            found = rows.count(split=file, provenance=provenance)
             assert {shape: count for shape, count in found.items() if count} == counts
     drawn = {path.name for path in (tmp_path / "ds" / "figures").iterdir()}
     assert {"shapes.png", "windows.png", "dropped.png", "scales.png"} <= drawn <= set(FIGURES)
