@@ -39,7 +39,7 @@ def synthetic_counts(
 
 
 def make_synthetic(
-    split: int, count: int, settings: DatasetSettings, *, first: int = 0, generation: int = 0
+    split: int, count: int, settings: DatasetSettings, *, first: int = 0, salt: tuple[int, ...] = ()
 ) -> Iterator[Table]:
     """Synthetic windows: as many of each shape, each its own trajectory, at each cadence in turn.
 
@@ -48,10 +48,9 @@ def make_synthetic(
         count: How many.
         settings: The cadences and the seed.
         first: How many the split has already.
-        generation: Of the dataset; each gets trajectories of its own.
+        salt: Of the seed: each generation of a dataset gets trajectories of its own.
     """
-    seeds = [settings.seed, 202, split, *([generation] if generation else [])]
-    generator = np.random.default_rng(seeds)
+    generator = np.random.default_rng([settings.seed, 202, split, *salt])
     choices = np.array(settings.synthetic.cadences)
     for start in range(0, count, _AT_ONCE):
         number = np.arange(start, min(start + _AT_ONCE, count))

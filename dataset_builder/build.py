@@ -58,22 +58,25 @@ def build(
     sources = find_sources(arguments)
     columns = {name: read_mapping(path) for name, path in (mappings or {}).items()}
     _refuse_unused(columns, sources)
-    parent = None if grow is None else Parent.read(grow)
+    parent = None if grow is None else _parent(grow)
     hub = {source.name: str(source.place) for source in sources if isinstance(source.place, HubRows)}
     inputs = {name: path for source in sources for name, path in source.inputs().items()}
     inputs |= {f"mapping {name}".strip(): path for name, path in (mappings or {}).items()}
     if grow is not None:
         inputs["parent"] = grow
+    configuration = {
+        "format": FORMAT,
+        "timezone": timezone,
+        "sources": [source.name for source in sources],
+        **({"hub": hub} if hub else {}),
+        **settings.to_dict(),
+    }
+    if parent:
+        parent.require_settings(configuration)
     with artifact.build(
         out,
         kind=KIND,
-        configuration={
-            "format": FORMAT,
-            "timezone": timezone,
-            "sources": [source.name for source in sources],
-            **({"hub": hub} if hub else {}),
-            **settings.to_dict(),
-        },
+        configuration=configuration,
         inputs=inputs,
         seed=settings.seed,
         generation=parent.manifest.generation + 1 if parent else 0,
@@ -82,6 +85,11 @@ def build(
         if work is None:
             return False
         try:
+            if parent:
+                parent.require_unchanged()
+            # What a killed build left there is of no use.
+            shutil.rmtree(work.scratch)
+            work.scratch.mkdir()
             Composition(work, settings, parent).run(sources, timezone, columns)
         except BaseException:
             # There is nothing to go on from: what is wrong with the input or the disk leaves nothing behind.
@@ -89,6 +97,12 @@ def build(
             raise
         shutil.rmtree(work.scratch)
     return True
+
+
+def _parent(folder: Path) -> Parent:
+    if not folder.exists():
+        artifact.remove_stale_work(folder.absolute())  # a kill while it was replaced put it aside
+    return Parent.read(folder)
 
 
 def _refuse_unused(mappings: Mapping[str, object], sources: Sequence[Source]) -> None:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,21 +17,21 @@ from dataset_builder.cutting import (
     Scale,
     Stretch,
     batches,
-    plan_of,
     scales_of,
     stretches,
     whole,
     window_count,
 )
-from dataset_builder.growth import Parent, Plans, joined_plans
+from dataset_builder.growth import Held, Parent, joined
 from dataset_builder.labelling import Heard, Listener, taught
 from dataset_builder.legacy import legacy_columns
 from dataset_builder.measuring import Delta, Tally, measure
 from dataset_builder.parquet import EXPRESSIONS, LEGACY, WINDOWS
+from dataset_builder.planning import Recorded, plan_together, together
 from dataset_builder.reading import Content, drop_held_states, drop_repeated_states, read_source
 from dataset_builder.rows import Rows
 from dataset_builder.sources import Source
-from dataset_builder.splits import TRAIN, Plan
+from dataset_builder.splits import TRAIN, Piece, Plan
 from dataset_builder.survey import Kind, Priorities, Survey
 from dataset_builder.table import REAL, SYNTHETIC, Table
 from dataset_builder.writing import LegacyWriter, SplitWriter, split_writers
@@ -52,19 +53,23 @@ class Device:
 
     content: Content
     name: str
-    plan: Plan
-    scales: list[tuple[Scale, list[Stretch]]]
+    recorded: Recorded
+    cut: list[tuple[Scale, list[Stretch]]]
     listener: Listener | None
-    purged: int
 
     @property
     def source(self) -> str:
         """The source's name."""
         return self.content.source.name
 
+    @property
+    def native(self) -> Scale:
+        """Its states as recorded, whether or not windows are cut from them."""
+        return Scale(NATIVE, self.recorded.series.step, self.recorded.series)
+
     def windows(self, settings: DatasetSettings) -> int:
         """How many windows it gives."""
-        return sum(window_count(stretch, settings) for _, found in self.scales for stretch in found)
+        return sum(window_count(stretch, settings) for _, found in self.cut for stretch in found)
 
 
 class Composition:
@@ -75,6 +80,7 @@ class Composition:
         self.tally, self.delta = Tally(), Delta()
         self.contents: list[Content] = []
         self.devices: list[Device] = []
+        self.pieces: list[Piece] = []
 
     def run(self, sources: Sequence[Source], timezone: str, columns: Mapping[str, LogMapping]) -> None:
         """The whole build."""
@@ -92,9 +98,14 @@ class Composition:
     def _write_splits(self) -> list[Rows]:
         """Write everything but the published rows; returns what they show of the synthetic windows."""
         survey, kept, learned = self._survey()
-        unplaced = sum(int((~d.listener.placed).sum()) for d in self.devices if d.listener)
         rules, feedback = taught(
-            self.parent.rules if self.parent else None, learned, unplaced=unplaced, seed=self.settings.seed
+            self.parent.rules if self.parent else None,
+            learned,
+            unplaced=sum(
+                device.listener.unplaced(self._spans(device)) for device in self.devices if device.listener
+            ),
+            seed=self.settings.seed,
+            earlier=self.parent.metrics["feedback"] if self.parent else None,
         )
         given = [content for content in self.contents if content.synthetic is not None]
         counts = synthetic_counts(
@@ -129,43 +140,53 @@ class Composition:
             )
         drop_repeated_states(self.contents)
         if self.parent:
-            purge = self.settings.splits.purge_states
-            drop_held_states(self.contents, self.parent.held(), purge_states=purge)
+            drop_held_states(self.contents, self.parent.spans)
 
     def _cut(self) -> None:
-        longest = 0
-        for content in self.contents:
-            for number, (name, series) in enumerate(content.devices.items()):
-                longest = max(longest, int(np.diff(series.segments).max(initial=0)))
-                if not len(series):
-                    continue
-                scales = scales_of(
-                    series, self.settings, series.folder.with_name(series.folder.name + "-scales")
-                )
-                plan = plan_of(scales, self.settings, np.random.default_rng([self.settings.seed, number]))
-                cut = [(scale, list(stretches(scale, plan))) for scale in scales]
-                usable = sum(s.stop - s.start for scale, found in cut for s in found if scale.name == NATIVE)
-                observed = content.observed
-                device = Device(
-                    content=content,
-                    name=name,
-                    plan=plan,
-                    scales=cut,
-                    listener=Listener(observed) if observed is not None and len(observed) else None,
-                    purged=len(series) - usable if NATIVE in self.settings.scales else 0,
-                )
-                content.report.drop("state between two splits", device.purged)
-                self.devices.append(device)
+        found = [
+            (content, name, Recorded(series, scales_of(series, self.settings, _beside(series.folder))))
+            for content in self.contents
+            for name, series in content.devices.items()
+            if len(series)
+        ]
+        recorded = [device for *_, device in found]
+        for number, group in enumerate(together(recorded)):
+            members = [recorded[at] for at in group]
+            held = self.parent.pieces if self.parent else ()
+            plans = plan_together(members, self.settings, self._generator(707, number), held)
+            widest = max(range(len(group)), key=lambda at: members[at].series.step)
+            spans = [device.series.span for device in members]
+            start, end = min(first for first, _ in spans), max(last for _, last in spans)
+            self.pieces.append(Piece(start, end, plans[widest]))
+            for at, plan in zip(group, plans, strict=True):
+                self._cut_device(*found[at], plan)
+        order = {id(content): number for number, content in enumerate(self.contents)}
+        self.devices.sort(key=lambda device: order[id(device.content)])
         if not self.parent and not any(device.windows(self.settings) for device in self.devices):
+            longest = max(int(np.diff(device.series.segments).max(initial=0)) for device in recorded)
             raise SourceError(
                 found=f"at most {longest} states without a gap",
                 expected=f"{self.settings.length} states in a row, no step over ten times the usual one",
                 next="record for longer without interruption, or pass another log",
             )
 
+    def _cut_device(self, content: Content, name: str, recorded: Recorded, plan: Plan) -> None:
+        observed, series = content.observed, recorded.series
+        listener = Listener(observed) if observed is not None and len(observed) else None
+        cut = [(scale, list(stretches(scale, plan))) for scale in recorded.scales]
+        device = Device(content, name, recorded, cut, listener)
+        usable = [stretch.stop - stretch.start for stretch in stretches(device.native, plan)]
+        content.report.drop("state between two splits", len(series) - sum(usable))
+        short = sum(length for length in usable if length < self.settings.length)
+        content.report.drop("state in a stretch shorter than a window", short)
+        self.devices.append(device)
+
+    def _spans(self, device: Device) -> list[tuple[float, float]]:
+        return self.parent.spans(device.source, device.name) if self.parent else []
+
     def _batches(self) -> Iterator[tuple[Device, Scale, Batch]]:
         for device in self.devices:
-            for scale, found in device.scales:
+            for scale, found in device.cut:
                 for batch in batches(scale, found, self.settings):
                     yield device, scale, batch
 
@@ -218,11 +239,12 @@ class Composition:
     ) -> list[Rows]:
         """Write the windows that are made; returns those that the legacy rows show as well."""
         generator, shown = self._generator(404), list[Rows]()
-        generation = self.parent.manifest.generation + 1 if self.parent else 0
+        given = [len(content.synthetic) for content in self.contents if content.synthetic is not None]
+        salt = (*self._generation(), *given)
         for split, count in enumerate(counts):
             name = SPLITS[split]
             first = before.get(name, 0)
-            for table in make_synthetic(split, count, self.settings, first=first, generation=generation):
+            for table in make_synthetic(split, count, self.settings, first=first, salt=salt):
                 rows = _rows(table, rules, generator)
                 writers[HELD_OUT_SYNTHETIC.get(name, name)].add(rows)
                 if split == TRAIN and not shown and not self.parent:
@@ -237,12 +259,11 @@ class Composition:
             for batch in content.legacy() if content.legacy else ():
                 legacy.copy(pa.Table.from_batches([batch]))
         for device in self.devices:
-            for scale, _ in device.scales:
-                if scale.name == NATIVE and not device.content.legacy:
-                    self._write_native(legacy, device, scale)
+            if not device.content.legacy:
+                self._write_native(legacy, device)
 
-    def _write_native(self, legacy: LegacyWriter, device: Device, scale: Scale) -> None:
-        for batch in batches(scale, whole(scale.series), self.settings):
+    def _write_native(self, legacy: LegacyWriter, device: Device) -> None:
+        for batch in batches(device.native, whole(device.native.series), self.settings):
             windows = Windows.of(batch.states, batch.times - batch.times[:, :1])
             legacy.add(
                 legacy_columns(
@@ -252,7 +273,7 @@ class Composition:
                     classify(windows, rules="published"),
                     device.listener.within(batch) if device.listener else {},
                     provenance=REAL,
-                    cadence=scale.cadence,
+                    cadence=device.native.cadence,
                 )
             )
 
@@ -287,13 +308,15 @@ class Composition:
         self, survey: Survey, rules: Rules, feedback: dict[str, Any], before: dict[str, int], *, beyond: int
     ) -> None:
         folder, parent = self.work.folder, self.parent
-        plans: Plans = {}
+        held: Held = {}
         for device in self.devices:
-            start, end = device.scales[0][0].series.span
-            piece = {"start": start, "end": end, **device.plan.to_dict()}
-            plans.setdefault(device.source, {})[device.name] = [piece]
-        joined = joined_plans(parent.plans, plans) if parent else plans
-        artifact.write_json(folder / DATASET.plan, {"devices": joined})
+            held.setdefault(device.source, {})[device.name] = [list(device.recorded.series.span)]
+        pieces = [*(parent.pieces if parent else []), *self.pieces]
+        plan = {
+            "pieces": [piece.to_dict() for piece in pieces],
+            "held": joined(parent.held, held) if parent else held,
+        }
+        artifact.write_json(folder / DATASET.plan, plan)
         artifact.write_json(folder / DATASET.weights, rules.to_dict())
         growth = None
         if parent:
@@ -317,10 +340,16 @@ class Composition:
         )
         self.work.facts = {name: self.work.metrics[name] for name in ("feedback", "dropped")}
 
-    def _generator(self, purpose: int) -> np.random.Generator:
+    def _generation(self) -> tuple[int, ...]:
+        return (self.parent.manifest.generation + 1,) if self.parent else ()
+
+    def _generator(self, *purpose: int) -> np.random.Generator:
         """Randomness of one purpose; each generation has its own."""
-        generation = [self.parent.manifest.generation + 1] if self.parent else []
-        return np.random.default_rng([self.settings.seed, purpose, *generation])
+        return np.random.default_rng([self.settings.seed, *purpose, *self._generation()])
+
+
+def _beside(folder: Path) -> Path:
+    return folder.with_name(folder.name + "-scales")
 
 
 def _heard(device: Device, scale: Scale, batch: Batch) -> Heard:

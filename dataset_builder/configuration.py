@@ -1,5 +1,6 @@
 """Settings of a dataset, read from YAML and checked on construction."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -12,6 +13,7 @@ from eisv_lumen.sensors import STANDARD_PRESSURE
 from eisv_lumen.windows import STRIDE, WINDOW_LENGTH
 
 NATIVE = "native"
+MOST_PURGED = 10_000
 Section = TypeVar("Section")
 
 
@@ -32,9 +34,10 @@ class SplitSettings:
     def __post_init__(self) -> None:
         """Shares must leave something to train on."""
         shares = (self.validation, self.test)
-        if min(shares) < 0 or sum(shares) > 0.5 or self.purge_states < 1:
+        if not (min(shares) >= 0 and sum(shares) <= 0.5 and 1 <= self.purge_states <= MOST_PURGED):
             raise _refused(
-                f"splits {asdict(self)}", "shares of at most half together, and a purge of 1 state or more"
+                f"splits {asdict(self)}",
+                f"shares of at most half together, and a purge of 1 to {MOST_PURGED} states",
             )
 
 
@@ -63,6 +66,11 @@ class HeldOutSettings:
     real: int | None = 400
     synthetic: int = 270
 
+    def __post_init__(self) -> None:
+        """Sizes are not negative."""
+        if min(self.real or 0, self.synthetic) < 0:
+            raise _refused(f"a held-out split of {asdict(self)}", "sizes of 0 or more")
+
 
 @dataclass(frozen=True)
 class SyntheticSettings:
@@ -72,7 +80,7 @@ class SyntheticSettings:
 
     def __post_init__(self) -> None:
         """Cadences are positive."""
-        if not self.cadences or min(self.cadences) <= 0:
+        if not self.cadences or not all(0 < cadence < math.inf for cadence in self.cadences):
             raise _refused(f"cadences {list(self.cadences)}", "one or more positive numbers of seconds")
 
 
@@ -106,9 +114,11 @@ class DatasetSettings:
                 f"windows of {self.length} every {self.stride} states",
                 f"4 to {WINDOW_LENGTH} states, and a stride of at least 1",
             )
-        for scale in self.scales:
-            scale_cadence(scale)
-        if not self.scales or len(set(self.scales)) < len(self.scales):
+        if self.seed < 0 or not math.isfinite(self.site_pressure):
+            raise _refused(
+                f"seed {self.seed}, site_pressure {self.site_pressure}", "a seed of 0 or more, hPa"
+            )
+        if not self.scales or len({scale_cadence(scale) for scale in self.scales}) < len(self.scales):
             raise _refused(f"scales {list(self.scales)}", "one or more different scales")
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,7 +151,7 @@ def scale_cadence(scale: str) -> float | None:
     if scale == NATIVE:
         return None
     number = scale.removesuffix("s")
-    if number == scale or not number.isdigit() or int(number) < 1:
+    if number == scale or not (number.isascii() and number.isdigit()) or int(number) < 1:
         raise _refused(f"scale {scale!r}", "native, or seconds per bin such as 30s")
     return float(number)
 

@@ -9,18 +9,13 @@ import numpy as np
 
 from dataset_builder.binning import binned
 from dataset_builder.configuration import NATIVE, DatasetSettings, scale_cadence
-from dataset_builder.splits import PURGED, Plan, block_borders, plan_blocks, plan_few
+from dataset_builder.splits import PURGED, Plan
 from dataset_builder.spool import Spooled
-from eisv_lumen.shapes import classify
-from eisv_lumen.vocabulary import N_SHAPES
-from eisv_lumen.windows import Windows
 
 BATCH = 4096
 """Windows worked on at once."""
 LATEST = 1.5
 """An expression belongs to the last window that ended before it, at most this many strides ago."""
-_LONG_ENOUGH = 2
-"""A scale decides how long blocks are where the log is at least this many of its windows long."""
 
 
 @dataclass(frozen=True)
@@ -98,26 +93,6 @@ def scales_of(series: Spooled, settings: DatasetSettings, folder: Path) -> list[
         elif (coarse := binned(series, cadence, folder / name)) is not None:
             found.append(Scale(name, cadence, coarse))
     return found
-
-
-def plan_of(scales: Sequence[Scale], settings: DatasetSettings, generator: np.random.Generator) -> Plan:
-    """How a device's time is divided; shapes are spread over the splits as far as blocks allow."""
-    series = scales[0].series
-    shares = (settings.splits.validation, settings.splits.test)
-    purge = settings.splits.purge_states
-    sample = series.sample_times()
-    duration = float(np.ptp(sample)) if len(sample) else 0.0
-    spans = [settings.length * scale.cadence for scale in scales]
-    longest = max((span for span in spans if duration >= _LONG_ENOUGH * span), default=min(spans))
-    borders = block_borders(sample, len(series), purge, longest)
-    if not len(borders):
-        return plan_few(sample, shares=shares, purge=purge)
-    counts = np.zeros((len(borders) + 1, N_SHAPES))
-    for scale in scales:
-        for batch in batches(scale, whole(scale.series), settings):
-            shapes = classify(Windows.of(batch.states, batch.times))
-            np.add.at(counts, (np.searchsorted(borders, batch.times[:, 0], side="right"), shapes), 1)
-    return plan_blocks(borders, counts, shares=shares, purge_seconds=purge * series.step, generator=generator)
 
 
 def whole(series: Spooled) -> list[Stretch]:

@@ -9,13 +9,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataset_builder.parquet import described
+from dataset_builder.splits import Piece
 from eisv_lumen import artifact
-from eisv_lumen.errors import ArtifactError
+from eisv_lumen.errors import ArtifactError, ConfigurationError
 from eisv_lumen.layouts import DATASET
 from eisv_lumen.rules import Rules
 
-Plans = dict[str, dict[str, list[dict[str, Any]]]]
-"""By source and device: pieces of time, each `{"start", "end", "edges", "splits"}`."""
+Held = dict[str, dict[str, list[list[float]]]]
+"""By source and device: spans `[start, end]` of the states that a dataset holds."""
+FIXED = ("length", "stride", "scales", "site_pressure")
+"""Settings that a dataset keeps when it grows."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Parent:
     folder: Path
     manifest: artifact.Manifest
     metrics: dict[str, Any]
-    plans: Plans
+    pieces: list[Piece]
+    held: Held
     rules: Rules
 
     @classmethod
@@ -42,11 +46,13 @@ class Parent:
                 expected="a dataset built by this version",
                 next="build the dataset anew from all its sources, without --grow",
             )
+        plan = artifact.read_json(Path(folder) / DATASET.plan)
         return cls(
             folder=Path(folder),
             manifest=manifest,
             metrics=artifact.read_metrics(folder),
-            plans=artifact.read_json(Path(folder) / DATASET.plan)["devices"],
+            pieces=[Piece.from_dict(piece) for piece in plan["pieces"]],
+            held=plan["held"],
             rules=Rules.from_dict(artifact.read_json(Path(folder) / DATASET.weights)),
         )
 
@@ -55,13 +61,36 @@ class Parent:
         """sha256 of its manifest."""
         return artifact.input_hash(self.folder)
 
-    def held(self) -> dict[tuple[str, str], list[tuple[float, float]]]:
-        """Spans of time that the dataset covers, by source and device."""
-        return {
-            (source, device): [(piece["start"], piece["end"]) for piece in pieces]
-            for source, devices in self.plans.items()
-            for device, pieces in devices.items()
-        }
+    def spans(self, source: str, device: str) -> list[tuple[float, float]]:
+        """Spans of time that the dataset holds of a device."""
+        return [(start, end) for start, end in self.held.get(source, {}).get(device, [])]
+
+    def require_settings(self, configuration: Mapping[str, Any]) -> None:
+        """Refuse to add windows of another make.
+
+        Raises:
+            ConfigurationError: A setting that a dataset keeps differs.
+        """
+        for name in FIXED:
+            if configuration[name] != self.manifest.configuration[name]:
+                raise ConfigurationError(
+                    found=f"{name} {configuration[name]!r}",
+                    expected=f"{self.manifest.configuration[name]!r}, as in the dataset that is grown",
+                    next="use that dataset's settings, or build anew from all sources, without --grow",
+                )
+
+    def require_unchanged(self) -> None:
+        """Refuse to go on when another process has replaced the dataset meanwhile.
+
+        Raises:
+            ArtifactError: It is another dataset now.
+        """
+        if artifact.Manifest.read(self.folder) != self.manifest:
+            raise ArtifactError(
+                found=f"{self.folder} was built anew meanwhile",
+                expected="one process at a time that grows a dataset",
+                next="run the same command again",
+            )
 
     def rows(self, name: str, schema: pa.Schema) -> Iterator[pa.Table]:
         """The rows of one of its files, a row group at a time.
@@ -80,10 +109,12 @@ class Parent:
                 yield file.read_row_group(number).replace_schema_metadata(described(schema).metadata)
 
 
-def joined_plans(before: Mapping[str, Any], added: Plans) -> Plans:
-    """The pieces of both."""
-    plans: Plans = {source: {d: list(p) for d, p in devices.items()} for source, devices in before.items()}
+def joined(before: Held, added: Held) -> Held:
+    """The spans of both."""
+    held: Held = {
+        source: {d: list(spans) for d, spans in devices.items()} for source, devices in before.items()
+    }
     for source, devices in added.items():
-        for device, pieces in devices.items():
-            plans.setdefault(source, {}).setdefault(device, []).extend(pieces)
-    return plans
+        for device, spans in devices.items():
+            held.setdefault(source, {}).setdefault(device, []).extend(spans)
+    return held

@@ -1,5 +1,6 @@
 """Expressions for windows: what was really said there, and what the rules with feedback say."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -84,6 +85,11 @@ class Listener:
             self.placed[first[row] : end[row]] = True
         return result
 
+    def unplaced(self, held: Sequence[tuple[float, float]]) -> int:
+        """How many belong to no window, besides those from spans of time that an earlier dataset holds."""
+        before = np.any([(self._times >= a) & (self._times <= b) for a, b in held], axis=0) if held else False
+        return int((~self.placed & ~np.asarray(before)).sum())
+
     def within(self, batch: Batch) -> dict[int, np.ndarray]:
         """All expressions `[K, 3]` said from a window's first state to its last, by row; as published."""
         first = np.searchsorted(self._times, batch.times[:, 0], side="left")
@@ -92,7 +98,12 @@ class Listener:
 
 
 def taught(
-    rules: Rules | None, learned: list[tuple[float, int, np.ndarray, float]], *, unplaced: int, seed: int
+    rules: Rules | None,
+    learned: list[tuple[float, int, np.ndarray, float]],
+    *,
+    unplaced: int,
+    seed: int,
+    earlier: Mapping[str, Any] | None = None,
 ) -> tuple[Rules, dict[str, Any]]:
     """The rules that label the windows, and what they learned from, as plain JSON.
 
@@ -104,6 +115,7 @@ def taught(
         learned: Moment, shape id, expression and score of what was observed in the train split.
         unplaced: Expressions that belong to no window.
         seed: Seed of the self-scored feedback.
+        earlier: What the earlier rules had learned from.
     """
     if rules is None:
         weights, updates = _converged(seed)
@@ -115,11 +127,13 @@ def taught(
             np.stack([ids for _, _, ids, _ in learned]),
             np.array([score for *_, score in learned]),
         )
+    earlier = earlier or {}
+    n_learned = len(learned) + earlier.get("n_observed_learned", 0)
     return rules, {
-        "kind": "self-scored and observed" if learned else "self-scored",
+        "kind": "self-scored and observed" if n_learned else "self-scored",
         "n_updates": int(rules.updates.sum()),
-        "n_observed_learned": len(learned),
-        "n_observed_unplaced": unplaced,
+        "n_observed_learned": n_learned,
+        "n_observed_unplaced": unplaced + earlier.get("n_observed_unplaced", 0),
     }
 
 

@@ -1,6 +1,6 @@
 """Reading sources: whatever they are, their states end up in spools, one per device."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,8 @@ from eisv_lumen.sensors import Readings, to_eisv
 from eisv_lumen.timestamps import time_zone
 from eisv_lumen.windows import Windows
 
-_SAME_STATE = 1e-3
+_SAME_STATE, _SAME_TIME = 1e-3, 2e-3
+"""Copies of a state may have been rounded by so much; times in seconds."""
 
 Chunks = Iterator[tuple[str, Readings]]
 States = Iterator[tuple[np.ndarray, np.ndarray]]
@@ -49,6 +50,15 @@ class Content:
     def states(self) -> int:
         """Number of usable states."""
         return sum(len(series) for series in self.devices.values())
+
+    def dropped(self, reason: str, count: int) -> None:
+        """Count states that another source, or an earlier dataset, holds.
+
+        Published rows are then no longer whole: what is left is cut anew, and their synthetic ones are held.
+        """
+        self.report.drop(reason, count)
+        if count:
+            self.legacy = self.synthetic = None
 
 
 def read_source(
@@ -114,7 +124,8 @@ def _read_log(
         ordered = _sorted(chunks(report), shuffled)
         writers = _spool_readings(ordered, folder / "1", site_pressure, report)
         report.notes.append("the lines were not in order of time and were sorted")
-    series = {name or source.name: writer.finish() for name, writer in writers.items()}
+    unnamed = source.name if source.name not in writers else f"{source.name}-unnamed"
+    series = {name or unnamed: writer.finish() for name, writer in writers.items()}
     return Content(source, series, report)
 
 
@@ -183,34 +194,27 @@ def drop_repeated_states(contents: Sequence[Content]) -> None:
             held = [other for other in earlier if _overlap(series, other) and _mostly_same(series, other)]
             if held:
                 kept = rewritten(series, partial(_not_in, held))
-                content.report.drop("state held by an earlier source", len(series) - len(kept))
+                content.dropped("state held by an earlier source", len(series) - len(kept))
                 content.devices[device] = series = kept
             earlier.append(series)
 
 
 def drop_held_states(
-    contents: Sequence[Content],
-    held: Mapping[tuple[str, str], Sequence[tuple[float, float]]],
-    *,
-    purge_states: int,
+    contents: Sequence[Content], spans: Callable[[str, str], Sequence[tuple[float, float]]]
 ) -> None:
-    """Leave out states from times that the dataset which is grown covers already, and a purge around them.
+    """Leave out states from times of which the dataset that is grown holds the same device's states.
 
     Args:
         contents: What was read.
-        held: Spans of time by source and device.
-        purge_states: How many usual steps around each span are left out, too.
+        spans: Spans of time that are held, given a source and a device.
     """
     for content in contents:
         for device, series in content.devices.items():
-            spans = held.get((content.source.name, device), ())
-            if not spans or not len(series):
+            held = spans(content.source.name, device)
+            if not held or not len(series):
                 continue
-            purge = purge_states * series.step
-
-            kept = rewritten(series, partial(_outside, spans, purge))
-            content.report.drop("state held by the dataset that is grown", len(series) - len(kept))
-            content.devices[device] = kept
+            content.devices[device] = kept = rewritten(series, partial(_outside, held))
+            content.dropped("state held by the dataset that is grown", len(series) - len(kept))
 
 
 def rewritten(series: Spooled, keep: Callable[[np.ndarray], np.ndarray]) -> Spooled:
@@ -225,8 +229,8 @@ def rewritten(series: Spooled, keep: Callable[[np.ndarray], np.ndarray]) -> Spoo
     return writer.finish()
 
 
-def _outside(spans: Sequence[tuple[float, float]], purge: float, times: np.ndarray) -> np.ndarray:
-    return np.all([(times < start - purge) | (times > end + purge) for start, end in spans], axis=0)
+def _outside(spans: Sequence[tuple[float, float]], times: np.ndarray) -> np.ndarray:
+    return np.all([(times < start) | (times > end) for start, end in spans], axis=0)
 
 
 def _overlap(one: Spooled, other: Spooled) -> bool:
@@ -237,7 +241,7 @@ def _mostly_same(series: Spooled, other: Spooled) -> bool:
     """Do two series that share moments mostly share the states there, too?"""
     shared = same = 0
     for times, states in series.chunks():
-        there, theirs = other.within(float(times.min()), float(times.max()))
+        there, theirs = other.within(float(times.min()) - _SAME_TIME, float(times.max()) + _SAME_TIME)
         at, found = _found(times, there)
         shared += len(found)
         same += int((np.abs(theirs[at] - states[found]) < _SAME_STATE).all(axis=1).sum())
@@ -247,15 +251,16 @@ def _mostly_same(series: Spooled, other: Spooled) -> bool:
 def _not_in(series: Iterable[Spooled], times: np.ndarray) -> np.ndarray:
     new = np.ones(len(times), bool)
     for other in series:
-        there, _ = other.within(float(times.min()), float(times.max()))
+        there, _ = other.within(float(times.min()) - _SAME_TIME, float(times.max()) + _SAME_TIME)
         new[_found(times, there)[1]] = False
     return new
 
 
 def _found(times: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in the sorted `there`, and rows of `times`, of the moments in both."""
+    """Positions in the sorted `there`, and rows of `times`, of the moments that are in both."""
     if not len(there):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    at = np.minimum(np.searchsorted(there, times), len(there) - 1)
-    rows = np.flatnonzero(there[at] == times)
+    at = np.clip(np.searchsorted(there, times), 1, max(len(there) - 1, 1))
+    at -= (at >= len(there)) | (times - there[at - 1] < there[np.minimum(at, len(there) - 1)] - times)
+    rows = np.flatnonzero(np.abs(there[at] - times) <= _SAME_TIME)
     return at[rows], rows

@@ -44,14 +44,39 @@ class Plan:
         last = np.searchsorted(self.edges, start + cadence, side="left")
         return np.where(first == last, self.splits[first], PURGED)
 
+    def overlaid(self, piece: "Piece", purge: float) -> "Plan":
+        """This plan, but within a piece of time the piece's; `purge` seconds around it are left out."""
+        start, end = piece.start, piece.end
+        inner = piece.plan.edges[(piece.plan.edges > start) & (piece.plan.edges < end)]
+        outer = self.edges[(self.edges < start) | (self.edges > end)]
+        edges = np.unique(np.concatenate([outer, inner, [start - purge, start, end, end + purge]]))
+        # Between two edges every plan is constant, so that its middle stands for all of it.
+        middles = np.concatenate([edges[:1] - 1, (edges[1:] + edges[:-1]) / 2, edges[-1:] + 1])
+        inside = (middles > start) & (middles < end)
+        around = (middles > start - purge) & (middles < end + purge)
+        return Plan(
+            edges, np.where(inside, piece.plan.of(middles), np.where(around, PURGED, self.of(middles)))
+        )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A span of time, from the first to the last state, and how it is divided."""
+
+    start: float
+    end: float
+    plan: Plan
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {"edges": self.edges.tolist(), "splits": self.splits.tolist()}
+        edges, splits = self.plan.edges.tolist(), self.plan.splits.tolist()
+        return {"start": self.start, "end": self.end, "edges": edges, "splits": splits}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """A plan as `to_dict` wrote it."""
-        return cls(np.array(data["edges"], np.float64), np.array(data["splits"], np.int64))
+        """A piece as `to_dict` wrote it."""
+        plan = Plan(np.array(data["edges"], np.float64), np.array(data["splits"], np.int64))
+        return cls(float(data["start"]), float(data["end"]), plan)
 
 
 def block_borders(sample: np.ndarray, n: int, purge: int, longest: float) -> np.ndarray:
@@ -71,26 +96,6 @@ def block_borders(sample: np.ndarray, n: int, purge: int, longest: float) -> np.
     if blocks < FEWEST_BLOCKS:
         return np.zeros(0)
     return np.unique(sample[np.round(np.linspace(0, len(sample), blocks + 1)).astype(int)[1:-1]])
-
-
-def plan_blocks(
-    borders: np.ndarray,
-    counts: np.ndarray,
-    *,
-    shares: tuple[float, float],
-    purge_seconds: float,
-    generator: np.random.Generator,
-) -> Plan:
-    """A plan of whole blocks.
-
-    Args:
-        borders: `[blocks - 1]` moments between the blocks.
-        counts: `[blocks, shapes]` windows of each shape that begin in each block.
-        shares: Of validation and test.
-        purge_seconds: Time left out where two splits meet.
-        generator: Chooses the blocks.
-    """
-    return _purged(borders, _chosen(shares, generator, counts), purge_seconds)
 
 
 def plan_few(times: np.ndarray, *, shares: tuple[float, float], purge: int) -> Plan:
@@ -113,8 +118,16 @@ def plan_few(times: np.ndarray, *, shares: tuple[float, float], purge: int) -> P
     return Plan(np.array(edges), np.array(splits, np.int64))
 
 
-def _chosen(shares: tuple[float, float], generator: np.random.Generator, counts: np.ndarray) -> np.ndarray:
-    """`[blocks]` splits: of several random choices the one whose shapes are spread best."""
+def choose_blocks(
+    shares: tuple[float, float], generator: np.random.Generator, counts: np.ndarray
+) -> np.ndarray:
+    """`[blocks]` splits: of several random choices the one whose kinds of windows are spread best.
+
+    Args:
+        shares: Of validation and test.
+        generator: Makes the choices.
+        counts: `[blocks, kinds]` windows of each kind in each block.
+    """
     blocks = len(counts)
     held = [max(1, round(share * blocks)) if share else 0 for share in shares]
     total = counts.sum(axis=0)
@@ -136,8 +149,14 @@ def _chosen(shares: tuple[float, float], generator: np.random.Generator, counts:
     return chosen
 
 
-def _purged(borders: np.ndarray, splits: np.ndarray, purge: float) -> Plan:
-    """Leave out time where two splits meet, on the side of train, or else of validation."""
+def purged(borders: np.ndarray, splits: np.ndarray, purge: float) -> Plan:
+    """Leave out time where two splits meet, on the side of train, or else of validation.
+
+    Args:
+        borders: `[blocks - 1]` moments between the blocks.
+        splits: `[blocks]` index into `SPLITS`.
+        purge: Seconds.
+    """
     edges, values = list[float](), [int(splits[0])]
     for border, before, after in zip(borders.tolist(), splits[:-1], splits[1:], strict=True):
         if before == after:

@@ -14,7 +14,7 @@ from eisv_lumen.layouts import ALL_SPLITS, DATASET, HELD_OUT_SYNTHETIC
 ROW_GROUP = 8192
 """Rows per row group; bounds the memory that writing takes."""
 LEGACY_ROW_GROUP = 2048
-_LEGACY_LEVEL = 9
+_LEGACY_LEVEL = 8
 
 
 class SplitWriter:

@@ -14,7 +14,7 @@ from eisv_lumen import artifact
 from eisv_lumen.artifact import Manifest
 from eisv_lumen.device.awareness import GATE
 from eisv_lumen.errors import ArtifactError
-from eisv_lumen.layouts import ALL_SPLITS, DATASET, SPLITS, STUDENT
+from eisv_lumen.layouts import ALL_SPLITS, DATASET, HELD_OUT_SYNTHETIC, SPLITS, STUDENT
 from eisv_lumen.metrics import COLUMNS
 from eisv_lumen.prompts import design_messages
 from eisv_lumen.vocabulary import SHAPES
@@ -70,7 +70,7 @@ def dataset_card(folders: Folders, names: ReleaseNames) -> str:
         task_categories=("text-generation", "tabular-classification"),
         annotations_creators=("machine-generated",),
         tags=(*_TAGS, "time-series"),
-        configs=dataset_configs(manifest),
+        configs=dataset_configs(manifest, counts),
     )
     values = {
         "repo": names.repo("dataset"),
@@ -98,12 +98,17 @@ def dataset_card(folders: Folders, names: ReleaseNames) -> str:
     return _render("dataset", front_matter, values)
 
 
-def dataset_configs(manifest: Manifest) -> tuple[dict[str, Any], ...]:
-    """The `configs` of a dataset's front matter: per configuration the file of each split that exists."""
+def dataset_configs(
+    manifest: Manifest, counts: Mapping[str, Mapping[str, int]]
+) -> tuple[dict[str, Any], ...]:
+    """The `configs` of a dataset's front matter: per configuration the file of each split that has rows.
+
+    `datasets` refuses to load a configuration with a split without rows.
+    """
     paths: dict[str, Callable[[str], str]] = {"windows": DATASET.windows, "expressions": DATASET.expressions}
     configs: list[dict[str, Any]] = []
     for name, path in paths.items():
-        held = [split for split in ALL_SPLITS if path(split) in manifest.files]
+        held = [split for split in ALL_SPLITS if path(split) in manifest.files and _has_rows(split, counts)]
         files = [{"split": split, "path": path(split)} for split in held]
         if not files:
             raise ArtifactError(
@@ -117,6 +122,14 @@ def dataset_configs(manifest: Manifest) -> tuple[dict[str, Any], ...]:
         legacy = [{"split": "train", "path": DATASET.legacy}]
         configs.append({"config_name": "legacy", "data_files": legacy})
     return tuple(configs)
+
+
+def _has_rows(split: str, counts: Mapping[str, Mapping[str, int]]) -> bool:
+    held_out = {made: real for real, made in HELD_OUT_SYNTHETIC.items()}
+    if split in held_out:
+        return counts.get(held_out[split], {}).get("synthetic", 0) > 0
+    here = counts.get(split, {})
+    return here.get("real", 0) + (here.get("synthetic", 0) if split == "train" else 0) > 0
 
 
 def base_card(folders: Folders, names: ReleaseNames) -> str:

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_builder.configuration import DatasetSettings, SplitSettings
-from dataset_builder.cutting import Scale, plan_of, stretches
-from dataset_builder.splits import PURGED, TEST, TRAIN, VALIDATION, Plan, plan_blocks
+from dataset_builder.cutting import Scale, stretches
+from dataset_builder.planning import Recorded, plan_together, together
+from dataset_builder.splits import PURGED, TEST, TRAIN, VALIDATION, Piece, Plan, choose_blocks, purged
 from dataset_builder.spool import SpoolWriter
 
 
@@ -31,7 +32,8 @@ def scale_of(folder, times, purge=20):
 
 def planned(folder, times, seed=0, purge=20):
     scale, made = scale_of(folder, times, purge)
-    return plan_of([scale], made, np.random.default_rng(seed)), scale
+    (plan,) = plan_together([Recorded(scale.series, [scale])], made, np.random.default_rng(seed))
+    return plan, scale
 
 
 @settings(max_examples=40, deadline=None)
@@ -93,7 +95,7 @@ def test_shapes_are_spread_over_the_splits():
     borders = np.arange(49.0) * 1000
     for seed in range(20):
         generator = np.random.default_rng(seed)
-        plan = plan_blocks(borders, counts, shares=(0.1, 0.1), purge_seconds=40.0, generator=generator)
+        plan = purged(borders, choose_blocks((0.1, 0.1), generator, counts), 40.0)
         split = plan.of(np.arange(50) * 1000.0 - 500)
         assert counts[split == TEST, 1].sum() >= 1 and counts[split == VALIDATION, 1].sum() >= 1
 
@@ -103,7 +105,38 @@ def test_a_bin_belongs_to_a_split_only_as_a_whole():
     assert plan.of(np.array([99.9, 100.0, 129.0, 130.0])).tolist() == [TRAIN, PURGED, PURGED, TEST]
     # Bins of 30 s: 60-90, 90-120 and 120-150 (an edge inside each), 150-180.
     assert plan.of_bins(np.array([75.0, 95.0, 145.0, 165.0]), 30.0).tolist() == [TRAIN, PURGED, PURGED, TEST]
-    assert Plan.from_dict(plan.to_dict()).edges.tolist() == [100.0, 130.0]
+    piece = Piece(50.0, 200.0, plan)
+    assert Piece.from_dict(piece.to_dict()).plan.edges.tolist() == [100.0, 130.0]
+
+
+def test_devices_of_the_same_time_share_its_division(tmp_path):
+    times = times_of(9000)
+    every = {"all": times, "third": times[1000::3] + 0.4, "later": times + 1e6}
+    recorded = [
+        Recorded(scale.series, [scale]) for scale, _ in (scale_of(tmp_path / n, t) for n, t in every.items())
+    ]
+    assert together(recorded) == [[0, 1], [2]]
+    made = DatasetSettings(scales=("native",))
+    one, other = plan_together(recorded[:2], made, np.random.default_rng(0))
+    moments = np.linspace(times[0], times[-1], 50_000)
+    a, b = one.of(moments), other.of(moments)
+    assert ((a == b) | (a == PURGED) | (b == PURGED)).all()
+    assert {TRAIN, VALIDATION, TEST} <= set(a) and (a != b).any()
+
+
+def test_what_is_divided_already_stays_so(tmp_path):
+    times = times_of(9000)
+    scale, made = scale_of(tmp_path, times)
+    recorded = [Recorded(scale.series, [scale])]
+    held = Piece(times[0], times[4000], Plan(times[[1000, 1100]], np.array([TRAIN, PURGED, TEST])))
+    (plan,) = plan_together(recorded, made, np.random.default_rng(0), [held])
+    inside = times[1:4000]
+    assert np.array_equal(plan.of(inside), held.plan.of(inside))
+    purge = 20 * scale.series.step
+    around = (times > times[4000]) & (times < times[4000] + purge)
+    assert (plan.of(times[around]) == PURGED).all()
+    rest = plan.of(times[times > times[4000] + purge])
+    assert {TRAIN, VALIDATION, TEST} <= set(rest.tolist())
 
 
 def test_the_choice_is_the_seeds(tmp_path):
