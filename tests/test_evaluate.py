@@ -8,16 +8,20 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from eisv_lumen import artifact
+from eisv_lumen.baselines import rules_voice
 from eisv_lumen.errors import ArtifactError
 from eisv_lumen.layouts import LABELS
-from eisv_lumen.metrics import COLUMNS
+from eisv_lumen.metrics import COLUMNS, Voice
+from eisv_lumen.rules import Rules
+from eisv_lumen.vocabulary import SHAPES
 from eisv_lumen.windows import summaries
 from tests.student_folders import student_folder
 from tests.teacher_folders import base_folder, dataset_folder, teacher_folder
 from training import evaluate, label
 from training.data import read_split
+from training.dev_windows import SummarisedWindows, sequences
 from training.dialogue import prompt_ids
-from training.evaluation import in_time, sequences
+from training.evaluation import entropy_beside, in_time, score_on
 from training.grammar import AnswerGrammar, ExpressionScorer
 from training.language_model import load_teacher
 from training.voices import rows_of, student_voice
@@ -83,13 +87,72 @@ def test_every_voice_has_a_row_of_every_metric(evaluated):
         assert rows["Student"]["shape_accuracy"].get("given") is None
         assert rows["Teacher"]["shape_accuracy"]["given"]
     assert sum(metrics["windows"].values()) == 60
-    assert metrics["teacher_forms"]["constrained"]["valid_rate"]["value"] == 1
+    assert list(metrics["teacher_forms"]) == ["real", "synthetic"]
+    for part, forms in metrics["teacher_forms"].items():
+        assert list(forms) == ["unconstrained", "constrained", "card"]
+        assert forms["constrained"]["valid_rate"]["value"] == 1
+        assert forms["unconstrained"]["valid_rate"] == metrics["table"][part]["Teacher"]["valid_rate"]
+
+
+def test_every_shape_has_every_metric_with_its_interval(evaluated):
+    for part, rows in artifact.read_metrics(evaluated)["table"].items():
+        for row in rows.values():
+            assert sum(found["n"] for found in row["per_shape"].values()) == row["coherence"]["n"], part
+            for found in row["per_shape"].values():
+                assert set(COLUMNS) <= set(found)
+                for name in ("pattern_divergence", "token_divergence"):
+                    if found[name] is not None:
+                        low, high = found[f"{name}_interval"]
+                        assert low - 1e-9 <= found[name] <= high + 1e-9
+                for name in ("coherence", "valid_rate"):
+                    cell = found[name]
+                    assert cell["low"] <= cell["value"] <= cell["high"] and cell["n"] == found["n"]
+
+
+def test_entropy_is_measured_beside_the_targets(evaluated):
+    for rows in artifact.read_metrics(evaluated)["table"].values():
+        converged = rows["Rules + feedback, converged"]["token_entropy"]
+        assert converged["value"] == pytest.approx(1) and converged["bits"] == pytest.approx(
+            converged["target"]
+        )
+        assert rows["Random"]["token_entropy"]["value"] > 1, "nothing is more varied than chance"
+        assert {row["token_entropy"]["target"] for name, row in rows.items() if name != "Student"} == {
+            converged["target"]
+        }
+
+
+def test_entropy_of_samples_is_that_of_their_tokens():
+    rules, shapes = Rules().distribution(), np.zeros(4, np.int64)
+    ids = np.array([[0, 15, 16], [1, 15, 16], [0, 15, 16], [1, 15, 16]])
+    said = Voice("v", ids, valid=np.array([True, True, True, True]))
+    found = entropy_beside(said, shapes, rules, shapes)
+    assert found["bits"] == pytest.approx(1) and found["value"] == pytest.approx(1 / found["target"])
+    silent = Voice("v", ids, valid=np.zeros(4, bool))
+    assert entropy_beside(silent, shapes, rules, shapes)["value"] is None
+
+
+def test_as_many_windows_as_shapes_are_no_ambiguity():
+    """Nine distributions for nine windows could be one per window or one per shape."""
+    shapes = np.array([3, 3, 3, 1, 1, 1, 0, 0, 0])
+    rules = Rules()
+    voice = rules_voice(shapes, np.random.default_rng(0), rules)
+    split = read_split(dataset_folder(), "test")
+    told = summaries(split.windows[np.arange(9)])
+    row = score_on(voice, SummarisedWindows(shapes, told), rules.distribution())
+    assert row["token_divergence"]["value"] == pytest.approx(0, abs=1e-9)
+    assert list(row["per_shape"]) == [SHAPES[shape] for shape in (0, 1, 3)]
 
 
 def test_the_table_is_written_for_people(evaluated):
     text = (evaluated / evaluate.TABLE).read_text()
     assert "### Real test windows" in text and "### Synthetic test windows" in text
     assert all(f"| {row} |" in text for row in ROWS)
+    assert text.count("| constrained by the grammar | 1.000 [1.000, 1.000] |") == 2
+    assert "| shape | n | voice | coherence |" in text and "| settled_presence |" in text
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    heads = [i for i, line in enumerate(tables) if line.startswith(("| voice", "| teacher", "| shape |"))]
+    for begin, end in zip(heads, [*heads[1:], len(tables)], strict=True):
+        assert len({line.count("|") for line in tables[begin:end]}) == 1, "every line has every column"
     with Image.open(evaluated / evaluate.PLOT) as picture:
         assert picture.width > 600
         assert len(set(picture.convert("L").getdata())) > 20

@@ -1,11 +1,19 @@
 """The grammar of answers: constrained decoding is legal, and exact distributions equal naive scoring."""
 
+import copy
+import functools
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given as hypothesis_given
+from hypothesis import settings
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from benchmarks import labelling
 from eisv_lumen.distribution import LEGAL_FIRST, LEGAL_SECOND, LEGAL_THIRD
 from eisv_lumen.errors import ConfigurationError
 from eisv_lumen.expression import all_sequences, parse_answer
@@ -20,6 +28,8 @@ from training.grammar import AnswerGrammar, ExpressionScorer, distribution_of, l
 from training.pretrain_base import ModelSettings, new_model, train_tokenizer
 from training.soft_targets import SoftTargets
 
+word_tokenizer = functools.cache(lambda: train_tokenizer(1100, 0))
+word_grammar = functools.cache(lambda form: AnswerGrammar(word_tokenizer(), form))
 SIZES = ModelSettings(hidden_size=32, layers=2, heads=2, kv_heads=1, head_dim=16, intermediate_size=48)
 
 
@@ -76,6 +86,7 @@ def test_exact_distributions_equal_naive_scoring(speaker, form):
     model, tokenizer = speaker
     grammar = AnswerGrammar(tokenizer, form)
     given = prompts(tokenizer, form, 3)
+    given[1] = [*given[1][:-1], *given[2][-9:]]
     assert len({len(prompt) for prompt in given}) > 1, "prompts of different lengths are padded"
     distribution, hidden = ExpressionScorer(model, grammar, batch_size=2).score(given)
     assert hidden.shape == (3, SIZES.hidden_size)
@@ -130,6 +141,191 @@ def test_what_was_read_of_the_prompts_is_not_kept_when_the_model_changes(speaker
     changed, _ = scorer.score(other)
     alone, _ = scorer.score(other[:1])
     assert np.allclose(changed.first[0], alone.first[0], atol=1e-5)
+
+
+def same(one, other):
+    return all(
+        np.allclose(a, b, atol=1e-5) for a, b in zip(vars(one).values(), vars(other).values(), strict=True)
+    )
+
+
+def adapted(model, seed):
+    """The model with an adapter of random weights that is large enough to change every answer."""
+    torch.manual_seed(seed)
+    lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+    return get_peft_model(copy.deepcopy(model), lora)
+
+
+def test_an_adapter_that_is_switched_or_merged_is_read_afresh(speaker):
+    model, tokenizer = speaker
+    grammar, given = AnswerGrammar(tokenizer, "design"), prompts(tokenizer, "design", 3)
+    plain, _ = ExpressionScorer(model, grammar).score(given)
+    peft = adapted(model, 1)
+    peft.add_adapter("other", peft.peft_config["default"])
+    peft.eval()
+    scorer = ExpressionScorer(peft, grammar)
+    one, _ = scorer.score(given)
+    peft.set_adapter("other")
+    other, _ = scorer.score(given)
+    with peft.disable_adapter():
+        without, _ = scorer.score(given)
+    peft.set_adapter("default")
+    again, _ = scorer.score(given)
+    assert same(one, again) and same(plain, without)
+    assert not same(one, other) and not same(one, plain) and not same(other, plain)
+    merged, _ = ExpressionScorer(peft.merge_and_unload(), grammar).score(given)
+    assert same(merged, one)
+
+
+def test_another_precision_is_read_afresh(speaker):
+    """Keys and values of one dtype cannot be attended to in another."""
+    model, tokenizer = speaker
+    model = copy.deepcopy(model)
+    scorer = ExpressionScorer(model, AnswerGrammar(tokenizer, "design"))
+    given = prompts(tokenizer, "design", 3)
+    single, _ = scorer.score(given)
+    model.to(torch.float64)
+    double, _ = scorer.score(given)
+    model.to(torch.bfloat16)
+    half, hidden = scorer.score(given)
+    assert np.allclose(single.first, double.first, atol=1e-5)
+    assert hidden.dtype == np.float32 and 1e-5 < np.abs(half.first - double.first).max() < 0.2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no second device")
+def test_another_device_is_read_afresh(speaker):
+    model, tokenizer = speaker
+    model = copy.deepcopy(model)
+    scorer = ExpressionScorer(model, AnswerGrammar(tokenizer, "design"))
+    here, _ = scorer.score(prompts(tokenizer, "design", 3))
+    model.to("cuda")
+    there, _ = scorer.score(prompts(tokenizer, "design", 3))
+    assert np.allclose(here.first, there.first, atol=1e-4)
+
+
+def test_another_tokenizers_grammar_is_refused_or_read_afresh(speaker):
+    """The same text in other tokens is another prompt with another tree."""
+    model, tokenizer = speaker
+    other = train_tokenizer(1100, 0) if len(tokenizer) < 1000 else byte_tokenizer()
+    grammar = AnswerGrammar(other, "design")
+    if max(grammar.trie.token) >= len(model.get_output_embeddings().weight):
+        with pytest.raises(ConfigurationError, match="tokenizer"):
+            ExpressionScorer(model, grammar)
+        return
+    own = ExpressionScorer(model, AnswerGrammar(tokenizer, "design"))
+    before, _ = own.score(prompts(tokenizer, "design", 2))
+    ExpressionScorer(model, grammar).score(prompts(other, "design", 2))
+    after, _ = own.score(prompts(tokenizer, "design", 2))
+    assert same(before, after)
+
+
+def test_the_side_of_padding_changes_nothing(speaker):
+    """Prompts come without padding; what the scorer adds itself is seen by no one."""
+    model, tokenizer = speaker
+    scorer = ExpressionScorer(model, AnswerGrammar(tokenizer, "design"), batch_size=3)
+    side, found = tokenizer.padding_side, {}
+    for tokenizer.padding_side in ("left", "right"):
+        found[tokenizer.padding_side], _ = scorer.score(prompts(tokenizer, "design", 3))
+    tokenizer.padding_side = side
+    assert same(found["left"], found["right"])
+
+
+def test_positions_are_a_prompts_own_whatever_is_shared(speaker):
+    """The shared beginning is as long as the company allows: none of it, or all but a token."""
+    model, tokenizer = speaker
+    scorer = ExpressionScorer(model, AnswerGrammar(tokenizer, "design"))
+    prompt = prompts(tokenizer, "design", 1)[0]
+    alone, state = scorer.score([prompt])
+    for company in ([*prompt, *prompt[5:40]], [prompt[1], *prompt[2:9]], prompt[: len(prompt) // 2], prompt):
+        together, states = scorer.score([company, prompt])
+        assert same(alone, together[1:])
+        assert np.allclose(state[0], states[1], atol=1e-4)
+
+
+def test_scoring_leaves_the_model_as_it_was(speaker):
+    model, tokenizer = speaker
+    model = copy.deepcopy(model)
+    grammar, given = AnswerGrammar(tokenizer, "design"), prompts(tokenizer, "design", 2)
+    before = ask(model, tokenizer, grammar, given, constrained=True, seed=1).texts
+    attention = model.config._attn_implementation
+
+    def stop(done):
+        raise KeyboardInterrupt
+
+    model.train()
+    with pytest.raises(KeyboardInterrupt):
+        ExpressionScorer(model, grammar).score(given, progress=stop)
+    assert model.training, "also when it was interrupted"
+    model.eval()
+    ExpressionScorer(model, grammar).score(given)
+    assert model.config._attn_implementation == attention
+    assert ask(model, tokenizer, grammar, given, constrained=True, seed=1).texts == before
+
+
+def test_a_model_of_another_architecture_is_scored_alike(speaker):
+    """Llama has neither Qwen3's norms of queries and keys nor its head size."""
+    _, tokenizer = speaker
+    torch.manual_seed(2)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), intermediate_size=48, **sizes)).eval()
+    for parameter in model.parameters():
+        parameter.data *= 8 if parameter.ndim == 2 else 1
+    grammar, given = AnswerGrammar(tokenizer, "card"), prompts(tokenizer, "card", 2)
+    distribution, _ = ExpressionScorer(model, grammar).score(given)
+    for index in (5, 700, 2900):
+        naive = naive_log_probability(model, given[1], grammar.lines[index], grammar.lines)
+        exact = distribution[1:].probability(all_sequences()[[index]])
+        assert np.log(exact[0]) == pytest.approx(naive, abs=1e-4)
+
+
+@settings(max_examples=12, deadline=None)
+@hypothesis_given(
+    seed=st.integers(0, 2**31),
+    scale=st.floats(0, 30),
+    temperature=st.floats(0.05, 20),
+    form=st.sampled_from(FORMS),
+    greedy=st.booleans(),
+)
+def test_any_model_at_any_temperature_answers_legally_under_constraint(
+    seed, scale, temperature, form, greedy
+):
+    tokenizer = word_tokenizer()
+    torch.manual_seed(seed)
+    model = new_model(SIZES, tokenizer).eval()
+    for parameter in model.parameters():
+        parameter.data *= scale if parameter.ndim == 2 else 1
+    asked = prompts(tokenizer, form, 3)
+    answers = ask(
+        model,
+        tokenizer,
+        word_grammar(form),
+        asked,
+        constrained=True,
+        greedy=greedy,
+        temperature=temperature,
+        seed=seed,
+    )
+    assert answers.valid.all(), answers.texts
+    assert all(parse_answer(text).expression for text in answers.texts)
+
+
+def test_what_a_model_folder_says_of_sampling_does_not_colour_its_draws(speaker):
+    """Qwen3's folder asks for top-k 20, others for penalties: those would not be the model's own answers."""
+    model, tokenizer = speaker
+    model = copy.deepcopy(model)
+    grammar, asked = AnswerGrammar(tokenizer, "card"), prompts(tokenizer, "card")
+    plain = [
+        ask(model, tokenizer, grammar, asked, constrained=True, greedy=greedy, seed=3).texts
+        for greedy in (False, True)
+    ]
+    model.generation_config.update(
+        do_sample=True, top_k=1, top_p=0.1, temperature=0.1, repetition_penalty=9.0, min_p=0.9
+    )
+    coloured = [
+        ask(model, tokenizer, grammar, asked, constrained=True, greedy=greedy, seed=3).texts
+        for greedy in (False, True)
+    ]
+    assert plain == coloured
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -213,3 +409,18 @@ def test_answers_that_do_not_parse_are_marked():
     assert answers.valid.tolist() == [True, False, False, False]
     assert parse_answer(good).expression.ids.tolist() == answers.ids[0].tolist()
     assert answers.lumen_ids[0].tolist()[2] == -1
+
+
+def test_the_benchmark_measures_every_way_on_the_same_windows(monkeypatch):
+    """Small sizes: what is tested is that each way runs and that exact and naive scoring agree throughout."""
+    monkeypatch.setattr(labelling, "ROUNDS", 1)
+    monkeypatch.setattr(labelling, "BATCHES", (4,))
+    tokenizer = word_tokenizer()
+    torch.manual_seed(4)
+    found = labelling.measure(new_model(SIZES, tokenizer).eval(), tokenizer, False, 4)
+    figures = {figure.name: figure for figure in found}
+    against = [figure for figure in found if figure.unit == "windows/s"]
+    assert len(against) == 4 and all(figure.value > 0 and figure.baseline > 0 for figure in against)
+    assert len({figure.value for figure in against}) == 1, "one figure, beside each way"
+    apart = figures["largest difference from naive scoring (log-probability)"]
+    assert apart.value < 1e-4 and apart.n == 3 * len(all_sequences())

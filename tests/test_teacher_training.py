@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 import yaml
 from peft import PeftModel
 from safetensors.numpy import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 
 from eisv_lumen import artifact
 from eisv_lumen.errors import ArtifactError, ConfigurationError, HubError
@@ -30,7 +31,8 @@ from training.data import read_split
 from training.dialogue import prompt_ids
 from training.grammar import AnswerGrammar, ExpressionScorer
 from training.language_model import load_teacher
-from training.soft_targets import collate
+from training.soft_targets import Example, collate, contexts, draw
+from training.target_trainer import NEGLIGIBLE, TargetTrainer
 from training.teacher_examples import TargetSettings, TeacherExamples
 from training.train_teacher import TeacherSettings
 
@@ -199,16 +201,16 @@ def examples(**changes):
 
 def test_examples_are_drawn_afresh_each_epoch_and_the_same_each_time():
     drawn, _, _ = examples()
-    first = [drawn[index].answer for index in range(30)]
-    assert [drawn[index].answer for index in range(30)] == first
+    first = [drawn[index][0].answer for index in range(30)]
+    assert [drawn[index][0].answer for index in range(30)] == first
     drawn.epoch = 1
-    assert [drawn[index].answer for index in range(30)] != first
+    assert [drawn[index][0].answer for index in range(30)] != first
 
 
 def test_targets_are_probabilities_over_tokens():
     drawn, tokenizer, _ = examples()
     rows = [drawn[index] for index in range(40)]
-    for row in rows:
+    for (row,) in rows:
         assert np.allclose(row.probabilities.sum(axis=1), 1)
         chosen = (row.tokens == np.array(row.answer)[:, None]) & (row.probabilities > 0)
         assert chosen.any(axis=1).all(), "the answer itself is always possible"
@@ -222,10 +224,85 @@ def test_targets_are_probabilities_over_tokens():
     assert torch.equal(batch["input_ids"][:, -answer:][said], learned[said])
 
 
+def test_answers_beside_each_other_are_taught_as_if_each_stood_alone(tmp_path):
+    drawn, tokenizer, _ = examples(answers=5)
+    rows = [drawn[index] for index in range(6)]
+    assert all(len({tuple(one.answer) for one in row}) > 1 for row in rows)
+    assert len({len(row[0].prompt) for row in rows}) > 1, "both forms, so that prompts are padded"
+    model = AutoModelForCausalLM.from_pretrained(base_folder())
+    trainer = TargetTrainer(
+        model=model,
+        args=TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True),
+        legality=0.7,
+    )
+
+    def gradient(batch):
+        model.zero_grad()
+        trainer.compute_loss(model.train(), batch).backward()
+        return model.model.layers[0].mlp.up_proj.weight.grad.numpy().copy()
+
+    together = collate(rows, tokenizer.pad_token_id)
+    alone = collate([[one] for row in rows for one in row], tokenizer.pad_token_id)
+    assert together["input_ids"].numel() < 0.5 * alone["input_ids"].numel(), "a prompt is read once"
+    expected = gradient(alone)
+    assert np.abs(gradient(together) - expected).max() < 1e-4 * np.abs(expected).max()
+    # Without the mask, an answer would read the answers beside it.
+    causal = torch.ones_like(together["attention_mask"]).tril()
+    assert (
+        np.abs(gradient({**together, "attention_mask": causal}) - expected).max()
+        > 0.01 * np.abs(expected).max()
+    )
+
+
+class FixedLogits(torch.nn.Module):
+    """Simulates a language model: it says the same at every place, whatever it reads."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = torch.nn.Parameter(logits)
+
+    def forward(self, input_ids, logits_to_keep, **_):
+        return SimpleNamespace(logits=self.logits.expand(len(input_ids), logits_to_keep, -1))
+
+
+@pytest.mark.parametrize(("impossible", "purity"), [(0.004, 0.0), (0.004, 0.1), (1e-4, 0.1)])
+def test_impossible_tokens_are_driven_out_until_they_are_negligible(tmp_path, impossible, purity):
+    model = FixedLogits(torch.tensor([0.6, 0.4, impossible / 2, impossible / 2]).log())
+    trainer = TargetTrainer(
+        model=model,
+        args=TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True),
+        purity=purity,
+    )
+    one = Example([0], [1], np.array([[0, 1]]), np.array([[0.6, 0.4]]))
+    trainer.compute_loss(model.train(), collate([[one]], pad=0)).backward()
+    pull = float(model.logits.grad[2:].sum())
+    # Cross-entropy pulls an impossible token as hard as it is likely.
+    expected = impossible + purity * (impossible > NEGLIGIBLE)
+    assert pull == pytest.approx(expected, rel=0.02)
+    assert model.logits.grad.sum() == pytest.approx(0.0, abs=1e-6)
+    model.zero_grad()
+    loss = trainer.compute_loss(model.eval(), collate([[one]], pad=0))
+    assert loss.item() == pytest.approx(-0.6 * np.log(0.6) - 0.4 * np.log(0.4), abs=0.01)
+
+
+def test_draws_beside_each_other_are_exact_and_spread():
+    cumulative = contexts(Rules().distribution(), 0.0)[0]
+    generator = np.random.default_rng(0)
+    drawn = np.array([draw(cumulative, generator.random(), 8) for _ in range(2000)])
+    expected = np.diff(cumulative, prepend=0) / cumulative[-1]
+    likely = np.argsort(expected)[-15:]
+    for column in (drawn[:, 0], drawn[:, 5]):
+        share = np.bincount(column, minlength=len(expected))[likely] / len(column)
+        assert np.abs(share - expected[likely]).max() < 0.015
+    assert np.mean([len(set(row)) for row in drawn.tolist()]) > 7.5
+    edges = np.array([0.25, 0.5, 1.0])
+    assert draw(edges, 0.999999, 3) == [2, 1, 2] and draw(edges, 0.0, 2) == [0, 1]
+
+
 def test_balance_evens_out_the_shapes_and_hard_draws_follow_the_target():
     drawn, tokenizer, split = examples(kind="hard", balance=1.0, forms={"card": 1.0})
     prompts = {tuple(p): s for p, s in zip(drawn._prompts["card"], split.shapes, strict=True)}
-    rows = [drawn[index] for index in range(400)]
+    rows = [drawn[index][0] for index in range(400)]
     shapes = np.array([prompts[tuple(row.prompt)] for row in rows])
     present = np.unique(split.shapes)
     assert len(present) == N_SHAPES
@@ -249,6 +326,14 @@ def test_settings_that_do_not_fit_the_base_are_refused(tmp_path, changes, messag
     with pytest.raises(ConfigurationError, match=message):
         train_teacher.main(teacher_arguments(tmp_path / "teacher", config))
     assert not (tmp_path / "teacher").exists()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"answers": 0}, {"purity": -0.1}, {"legality": -1.0}, {"long_share": 1.5}]
+)
+def test_targets_out_of_range_are_refused(tmp_path, changes):
+    with pytest.raises(ConfigurationError, match=next(iter(changes))):
+        configuration.load(changed_config(TEACHER_CONFIG, tmp_path, target=changes), TeacherSettings)
 
 
 @pytest.mark.parametrize(

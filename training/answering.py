@@ -36,10 +36,13 @@ def ask(
     *,
     constrained: bool,
     greedy: bool = False,
+    temperature: float = 1.0,
     seed: int = 0,
     batch_size: int = 128,
 ) -> Answers:
-    """Generate one answer per prompt at temperature 1, or the likeliest token at each step.
+    """Generate one answer per prompt by drawing, or by the likeliest token at each step.
+
+    Draws are the model's own: what its folder says of sampling (temperature, top-k, penalties) is left out.
 
     Args:
         model: A causal language model.
@@ -48,12 +51,20 @@ def ask(
         prompts: Token ids of N prompts.
         constrained: Whether only tokens of a legal answer may be chosen.
         greedy: Whether to take the likeliest token instead of drawing.
+        temperature: Of the draws.
         seed: Seed of the draws.
         batch_size: Prompts at a time.
     """
     import torch
+    from transformers import GenerationConfig
 
-    longest = max(map(len, grammar.answers))
+    plan = GenerationConfig(
+        max_new_tokens=max(map(len, grammar.answers)) + 8,
+        do_sample=not greedy,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=grammar.end,
+        **({} if greedy else {"temperature": temperature, "top_k": 0, "top_p": 1.0}),
+    )
     order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
     texts = [""] * len(prompts)
     with torch.random.fork_rng(), torch.inference_mode():
@@ -65,14 +76,9 @@ def ask(
             said = model.generate(
                 input_ids=batch,
                 attention_mask=_attention([len(prompts[i]) for i in chosen], width).to(model.device),
-                max_new_tokens=longest + 8,
-                do_sample=not greedy,
-                temperature=None if greedy else 1.0,
-                top_k=None if greedy else 0,
-                top_p=None if greedy else 1.0,
+                generation_config=plan,
+                use_model_defaults=False,
                 prefix_allowed_tokens_fn=grammar.constraint(width) if constrained else None,
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=grammar.end,
             )[:, width:]
             for index, text in zip(
                 chosen, tokenizer.batch_decode(said, skip_special_tokens=True), strict=True

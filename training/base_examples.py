@@ -1,7 +1,9 @@
 """What a base model is pre-trained on: prompts of every kind, answered by the plain rules.
 
 The plain rules are what Lumen says before any feedback, about half of it coherent, so that what an adapter
-adds later is visible. As the rules' exact probabilities are known, they are the targets.
+adds later is visible. As the rules' exact probabilities are known, they are the targets. What no rule ever
+says (a token said again in a TRIPLE) is kept away here already: an adapter sharpens what its base can tell
+apart, and learns such a rule anew only slowly.
 """
 
 from dataclasses import replace
@@ -14,7 +16,7 @@ from eisv_lumen.rules import Rules
 from eisv_lumen.vocabulary import N_SHAPES, SHAPES
 from training import corpus
 from training.grammar import AnswerGrammar
-from training.soft_targets import Example, SoftTargets, contexts
+from training.soft_targets import Example, SoftTargets, contexts, draw
 
 # Where in the run documents of each kind are met, as shares of it: what is short comes first.
 _MET = {"phrases": (0.0, 0.7), "short": (0.0, 1.0), "card": (0.2, 1.0), "design": (0.3, 1.0)}
@@ -28,10 +30,14 @@ class BaseExamples(Dataset):
         tokenizer: The base model's.
         documents: Documents of each kind, see `corpus.KINDS`.
         batch_size: Documents in a batch.
+        answers: Answers taught to each prompt, see `teacher_examples.TargetSettings`.
         seed: Seed of everything drawn.
     """
 
-    def __init__(self, tokenizer: Any, documents: dict[str, int], batch_size: int, seed: int) -> None:
+    def __init__(
+        self, tokenizer: Any, documents: dict[str, int], batch_size: int, answers: int, seed: int
+    ) -> None:
+        self._beside = answers
         generator = np.random.default_rng(seed)
         target = Rules().distribution()
         self._grammars = {form: AnswerGrammar(tokenizer, form) for form in ("design", "card")}
@@ -58,18 +64,18 @@ class BaseExamples(Dataset):
         """Number of documents."""
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> Example:
-        """One document."""
+    def __getitem__(self, index: int) -> list[Example]:
+        """One document, or its prompt with several answers."""
         kind, shape, prompt = self._rows[index]
         form = "card" if kind == "card" else "design"
-        count = corpus.PHRASES if kind == "phrases" else 1
-        said = [
-            Example.of(prompt, self._grammars[form], int(drawn), self._soft[form], shape)
-            for drawn in np.searchsorted(
-                self._answers[shape], self._draws[index, :count] * self._answers[shape, -1]
-            )
-        ]
-        return said[0] if count == 1 else self._joined(said)
+        cumulative = self._answers[shape]
+
+        def answered(drawn: int) -> Example:
+            return Example.of(prompt, self._grammars[form], drawn, self._soft[form], shape)
+
+        if kind == "phrases":
+            return [self._joined([answered(draw(cumulative, u, 1)[0]) for u in self._draws[index]])]
+        return [answered(drawn) for drawn in draw(cumulative, self._draws[index, 0], self._beside)]
 
     def _joined(self, said: list[Example]) -> Example:
         """Answers one after the other, a line break for each end token."""

@@ -5,7 +5,7 @@ dataclass checks its own values in `__post_init__` by raising `ConfigurationErro
 """
 
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -17,17 +17,19 @@ from eisv_lumen.errors import ConfigurationError
 Settings = TypeVar("Settings")
 
 
-def load(path: Path, settings: type[Settings]) -> Settings:
+def load(path: Path, settings: type[Settings], overrides: Sequence[str] = ()) -> Settings:
     """The settings in a YAML file.
 
     Args:
         path: File that holds one mapping.
         settings: Frozen dataclass whose fields may be int, float, bool, str, `X | None`, `Literal`,
             `tuple[X, ...]`, `dict[str, X]` and further dataclasses.
+        overrides: Settings that replace those of the file, each `NAME=VALUE` with dots between nested names
+            and the value in YAML: `run.epochs=1`.
 
     Raises:
         ConfigurationError: The file is missing or no YAML mapping, a setting is unknown, missing,
-            of another type, or refused by the dataclass itself.
+            of another type, or refused by the dataclass itself; or an override is not of that form.
     """
     path = Path(path)
     try:
@@ -38,7 +40,28 @@ def load(path: Path, settings: type[Settings]) -> Settings:
             expected="a readable YAML file",
             next="pass an existing file as --config, e.g. one of training/configs/",
         ) from error
-    return from_mapping(content if content is not None else {}, settings, where=path.name)
+    content = content if content is not None else {}
+    for override in overrides:
+        _override(content, override)
+    return from_mapping(content, settings, where=path.name)
+
+
+def _override(content: Any, override: str) -> None:
+    """Put one `NAME=VALUE` into the nested mappings of a file; what they mean is checked afterwards."""
+    name, equals, text = override.partition("=")
+    *above, last = name.strip().split(".")
+    if not (equals and all([*above, last])):
+        raise _refused("--set", repr(override), "NAME=VALUE, e.g. run.epochs=1")
+    for step in above:
+        if isinstance(content, dict) and content.get(step) is None:
+            content[step] = {}
+        content = content[step] if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        raise _refused("--set", repr(override), "the name of a setting")
+    try:
+        content[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise _refused("--set", repr(override), "a value in YAML") from error
 
 
 def from_mapping(content: Any, settings: type[Settings], *, where: str = "settings") -> Settings:

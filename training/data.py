@@ -173,9 +173,9 @@ def _windows(states: pa.Array, times: pa.Array, drift: pa.Array) -> Windows:
         raise ValueError("as many times as states in every window")
     mask = np.arange(lengths.max(initial=WINDOW_LENGTH))[None] < lengths[:, None]
     rows, flat_times = states.flatten(), _numbers(times.flatten())
-    flat_states = _numbers(rows.flatten()).reshape(len(rows), -1)
-    if flat_states.shape[1] != 4:
-        raise ValueError(f"{flat_states.shape[1]} numbers per state, expected 4")
+    if len(rows) and (_numbers(rows.value_lengths()) != 4).any():
+        raise ValueError("a state of other than 4 numbers")
+    flat_states = _numbers(rows.flatten()).reshape(len(rows), 4)
     packed_states, packed_times = np.zeros((*mask.shape, 4)), np.zeros(mask.shape)
     packed_states[mask], packed_times[mask] = flat_states, flat_times
     return Windows.of(packed_states, packed_times, mask, _drift(drift, mask))

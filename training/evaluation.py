@@ -6,15 +6,19 @@ from typing import Any
 import numpy as np
 
 from eisv_lumen.distribution import ExpressionDistribution
-from eisv_lumen.metrics import Voice, score
+from eisv_lumen.metrics import Voice, bootstrap, score, token_counts, token_entropy
 from eisv_lumen.rules import Rules
-from eisv_lumen.vocabulary import N_SHAPES
-from eisv_lumen.windows import summaries
+from eisv_lumen.vocabulary import N_SHAPES, SHAPES
 from training.answering import Answers, ask
 from training.configuration import require
 from training.data import Split
+from training.dev_windows import SummarisedWindows, of_split
 from training.dialogue import Form, prompt_ids
 from training.grammar import AnswerGrammar, ExpressionScorer
+from training.voices import rows_of
+
+_UNMEASURED = {"value": None, "low": None, "high": None, "n": 0}
+_NUMBERS_PER_SHAPE = ("pattern_divergence", "token_divergence")
 
 
 @dataclass(frozen=True)
@@ -54,30 +58,31 @@ def measure_teacher(
         (temperature 1, unconstrained), `constrained` and `greedy`; and `card`, the short prompt's `sampled`.
     """
     split = some_of(split, settings.windows, settings.seed)
-    answers, distribution = answer_all(model, tokenizer, split, "design", settings)
+    windows = of_split(split)
+    answers, distribution = answer_all(model, tokenizer, windows, "design", settings)
     measured = {
         name: {
-            kind: _score(kind, split[chosen], _chosen(said, chosen), distribution[chosen], rules)
+            kind: _score(kind, windows[chosen], _chosen(said, chosen), distribution[chosen], rules)
             for kind, said in answers.items()
         }
         for name, chosen in parts(split).items()
     }
-    card, short = answer_all(model, tokenizer, split, "card", settings, kinds=("sampled",))
-    measured["card"] = {"sampled": _score("sampled", split, card["sampled"], short, rules)}
+    card, short = answer_all(model, tokenizer, windows, "card", settings, kinds=("sampled",))
+    measured["card"] = {"sampled": _score("sampled", windows, card["sampled"], short, rules)}
     return measured
 
 
 def answer_all(
     model: Any,
     tokenizer: Any,
-    split: Split,
+    windows: SummarisedWindows,
     form: Form,
     settings: TeacherEvaluation,
     kinds: tuple[str, ...] = ("sampled", "constrained", "greedy"),
 ) -> tuple[dict[str, Answers], ExpressionDistribution]:
     """A teacher's generated answers to every window, by kind, and its exact distributions."""
     grammar = AnswerGrammar(tokenizer, form)
-    prompts = prompt_ids(tokenizer, form, split.shapes, summaries(split.windows))
+    prompts = prompt_ids(tokenizer, form, windows.shapes, windows.summaries)
     answers = {
         kind: ask(
             model,
@@ -96,14 +101,15 @@ def answer_all(
 
 
 def teacher_voice(
-    name: str, split: Split, answers: Answers, distribution: ExpressionDistribution | None
+    name: str, shapes: np.ndarray, answers: Answers, distribution: ExpressionDistribution | None
 ) -> Voice:
-    """What a teacher said, for `metrics.score`; it was told the shape."""
+    """What a teacher said, for `metrics.score`; it was told the shapes `[N]`."""
     return Voice(
         name=name,
         ids=answers.ids,
         distribution=distribution,
-        shape_probs=np.eye(N_SHAPES)[split.shapes],
+        distribution_rows=None if distribution is None else np.arange(len(shapes)),
+        shape_probs=np.eye(N_SHAPES)[shapes],
         lumen_ids=answers.lumen_ids,
         valid=answers.valid,
         shape_given=True,
@@ -111,23 +117,90 @@ def teacher_voice(
 
 
 def score_on(
-    voice: Voice, split: Split, reference: ExpressionDistribution | None, seed: int = 0
+    voice: Voice,
+    windows: SummarisedWindows,
+    reference: ExpressionDistribution,
+    reference_rows: np.ndarray | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """`metrics.score` of a voice on a split: robust labels, recordings as sequences."""
-    return score(
+    """`metrics.score` of a voice, with what it leaves out: entropy beside the target's, and shapes in full.
+
+    Args:
+        voice: What was said of N windows.
+        windows: Those windows.
+        reference: The target.
+        reference_rows: `[N]` row of `reference` per window; by default the window's shape.
+        seed: Seed of the resampling.
+
+    Returns:
+        What `metrics.score` returns, and `token_entropy` (see `entropy_beside`). Under "per_shape" also every
+        other metric of that shape as a cell with n and interval, and the divergences' intervals as
+        "pattern_divergence_interval" and "token_divergence_interval".
+    """
+    rows = windows.shapes if reference_rows is None else reference_rows
+    cells = _scored(voice, windows, reference, rows, seed)
+    for shape, row in cells["per_shape"].items():
+        here = np.flatnonzero(windows.shapes == SHAPES.index(shape))
+        alone = _scored(rows_of(voice, here), windows[here], reference, rows[here], seed)
+        for name in _NUMBERS_PER_SHAPE:
+            row[f"{name}_interval"] = [alone[name]["low"], alone[name]["high"]]
+        row |= {name: cell for name, cell in alone.items() if name != "per_shape" and name not in row}
+    return cells
+
+
+def _scored(
+    voice: Voice,
+    windows: SummarisedWindows,
+    reference: ExpressionDistribution,
+    reference_rows: np.ndarray,
+    seed: int,
+) -> dict[str, Any]:
+    cells = score(
         voice,
-        shapes=split.shapes,
-        reference_patterns=split.patterns,
-        sequence=sequences(split),
+        shapes=windows.shapes,
+        reference_patterns=np.full(len(windows), -1) if windows.patterns is None else windows.patterns,
+        sequence=windows.sequence,
         reference=reference,
+        reference_rows=reference_rows,
         seed=seed,
     )
+    if windows.patterns is None:
+        cells["pattern_accuracy"] = dict(_UNMEASURED)
+    cells["token_entropy"] = entropy_beside(voice, windows.shapes, reference, reference_rows, seed)
+    return cells
 
 
-def sequences(split: Split) -> np.ndarray:
-    """`[N]` which recording and time scale each window was cut from; generated windows stand alone."""
-    recorded = np.char.add(np.char.add(split.source, "|"), split.scale)
-    return np.where(split.real, recorded, np.char.add("window ", np.arange(len(split)).astype(str)))
+def entropy_beside(
+    voice: Voice,
+    shapes: np.ndarray,
+    reference: ExpressionDistribution,
+    reference_rows: np.ndarray,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Entropy of what a voice says as a share of the target's, on the same windows: 1 is as varied.
+
+    By the voice's exact distribution where it has one; else by what it said, which is a little less varied
+    than what it draws from. The interval is that of the share.
+
+    Returns:
+        A cell with "bits", the voice's entropy, and "target", the target's, beside the share as "value".
+    """
+    if voice.distribution is None:
+        valid = np.ones(len(shapes), bool) if voice.valid is None else np.asarray(voice.valid, bool)
+        said = token_counts(voice.ids) * valid[:, None]
+    else:
+        own = shapes if voice.distribution_rows is None else voice.distribution_rows
+        said = voice.distribution.token_counts()[own]
+    wanted = reference.token_counts()[reference_rows]
+    target, bits = (float(token_entropy(counts.sum(axis=0))) for counts in (wanted, said))
+    if not said.any() or not target:
+        return dict(_UNMEASURED) | {"bits": None, "target": target}
+    value, low, high = bootstrap(
+        lambda weights: token_entropy(weights @ said) / token_entropy(weights @ wanted),
+        len(shapes),
+        seed=seed,
+    )
+    return {"value": value, "low": low, "high": high, "n": len(shapes), "bits": bits, "target": target}
 
 
 def in_time(split: Split) -> Split:
@@ -159,8 +232,12 @@ def _chosen(answers: Answers, rows: np.ndarray) -> Answers:
 
 
 def _score(
-    kind: str, split: Split, answers: Answers, distribution: ExpressionDistribution, rules: Rules
+    kind: str,
+    windows: SummarisedWindows,
+    answers: Answers,
+    distribution: ExpressionDistribution,
+    rules: Rules,
 ) -> dict[str, Any]:
     # The exact distribution is that of constrained sampling; greedy answers are no draws from it.
     exact = None if kind == "greedy" else distribution
-    return score_on(teacher_voice(kind, split, answers, exact), split, rules.distribution())
+    return score_on(teacher_voice(kind, windows.shapes, answers, exact), windows, rules.distribution())

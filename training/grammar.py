@@ -16,6 +16,7 @@ from eisv_lumen.errors import ConfigurationError
 from eisv_lumen.expression import Expression, all_sequences
 from eisv_lumen.vocabulary import LUMEN_WORDS, N_CLASSES, N_TOKENS, PATTERNS
 from training.dialogue import Form, answer_ids, expression_text
+from training.tree_attention import NOWHERE, ReadPrompts, tree_attention, tree_of
 
 NO_CHILD = -1
 
@@ -181,27 +182,42 @@ def _nested(sequences: list[list[int]]) -> dict[int, Any]:
 class ExpressionScorer:
     """Exact distributions of a language model over all legal expressions, many prompts at a time.
 
-    The beginning that all prompts share is read once; each prompt is read once; and the choices of the
-    grammar are read beside each other in the same pass, each seeing the prompt and its own path only.
+    What all prompts begin with is read once per call; each prompt is read once; and all choices of the
+    grammar are read beside each other, each seeing its prompt and its own path only. Nothing that was read
+    outlives a call of `score`, so a model may change, switch or merge adapters, or move, between calls.
 
     Args:
         model: A causal language model, with or without adapters; used as it is when `score` is called.
         grammar: The grammar of its tokenizer.
-        batch_size: Prompts per forward pass.
+        batch_size: Prompts per forward pass. A few fill a processor's caches; an accelerator likes more.
+
+    Raises:
+        ConfigurationError: The grammar's tokens are not the model's.
     """
 
-    def __init__(self, model: Any, grammar: AnswerGrammar, batch_size: int = 32) -> None:
+    def __init__(self, model: Any, grammar: AnswerGrammar, batch_size: int = 8) -> None:
+        known = len(model.get_output_embeddings().weight)
+        if max(grammar.trie.token) >= known:
+            raise ConfigurationError(
+                found=f"a grammar of token {max(grammar.trie.token)}, for a model that knows {known}",
+                expected="the grammar of the model's own tokenizer",
+                next="make the grammar with the tokenizer from the model's folder",
+            )
         self.model = model
         self.grammar = grammar
         self.batch_size = batch_size
         trie = grammar.trie
-        context, choices = trie.context(), trie.choices()
-        place = np.full(len(trie.token), -1)
-        place[0], place[context] = 0, np.arange(1, len(context) + 1)
+        choices = trie.choices()
+        # Up to the first choice every answer is the same: those tokens are read as the prompt's end.
+        start = int(choices[0])
+        self._forced = trie.token[trie.path(start)].tolist()
+        context = np.setdiff1d(trie.context(), [start, *trie.path(start)])
+        place = np.full(len(trie.token), NOWHERE)
+        place[context] = np.arange(len(context))
         self._tokens = trie.token[context]
-        self._depths = trie.depth[context]
-        self._sees = _ancestry(trie, context)
-        self._choices = place[choices]
+        self._depths = trie.depth[context] - trie.depth[start]
+        self._shared, self._sees = tree_of(place[trie.parent[context]])
+        self._choices = place[choices[1:]]
         options = trie.children[choices]
         self._options = np.unique(trie.token[options[options != NO_CHILD]])
         self._columns = np.where(
@@ -221,25 +237,31 @@ class ExpressionScorer:
         Returns:
             The distributions, and `[N, H]` float32 the hidden state from which the first token of the
             expression is predicted, after the last layer.
+
+        Raises:
+            ConfigurationError: The model's attention cannot be chosen.
         """
         import torch
 
+        prompts = [prompt + self._forced for prompt in prompts]
         shared = _shared_prefix(prompts)
         order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
         leaves: list[np.ndarray] = [np.zeros(0)] * len(prompts)
         hidden: list[np.ndarray] = [np.zeros(0)] * len(prompts)
         was_training = self.model.training
         self.model.eval()
-        with torch.inference_mode():
-            prefix = self._read_prefix(prompts[0][:shared]) if shared else None
-            for start in range(0, len(order), self.batch_size):
-                chosen = order[start : start + self.batch_size]
-                scores, states = self._forward([prompts[i] for i in chosen], shared, prefix)
-                for index, score, state in zip(chosen, scores, states, strict=True):
-                    leaves[index], hidden[index] = score, state
-                if progress is not None:
-                    progress(start + len(chosen))
-        self.model.train(was_training)
+        try:
+            with torch.inference_mode():
+                prefix = self._read_prefix(prompts[0][:shared]) if shared else None
+                for start in range(0, len(order), self.batch_size):
+                    chosen = order[start : start + self.batch_size]
+                    scores, states = self._forward([prompts[i][shared:] for i in chosen], shared, prefix)
+                    for index, score, state in zip(chosen, scores, states, strict=True):
+                        leaves[index], hidden[index] = score, state
+                    if progress is not None:
+                        progress(start + len(chosen))
+        finally:
+            self.model.train(was_training)
         return distribution_of(np.stack(leaves)), np.stack(hidden)
 
     def _read_prefix(self, tokens: list[int]) -> Any:
@@ -248,52 +270,74 @@ class ExpressionScorer:
         ids = torch.tensor([tokens], device=self.model.device)
         return _backbone(self.model)(input_ids=ids, use_cache=True).past_key_values
 
-    def _forward(self, prompts: list[list[int]], shared: int, prefix: Any) -> tuple[np.ndarray, np.ndarray]:
-        """`[B, 3000]` log-probabilities of the expressions and `[B, H]` hidden states."""
+    def _forward(self, own: list[list[int]], shared: int, prefix: Any) -> tuple[np.ndarray, np.ndarray]:
+        """`[B, 3000]` log-probabilities of the expressions and `[B, H]` hidden states.
+
+        Args:
+            own: What each of B prompts holds beyond the beginning that all share.
+            shared: Length of that beginning.
+            prefix: Its keys and values; None where it is empty.
+        """
         import torch
 
-        device, backbone = self.model.device, _backbone(self.model)
-        own = [prompt[shared:] for prompt in prompts]
-        longest, size = max(map(len, own)), len(self._tokens)
-        tokens = np.zeros((len(own), longest + size), np.int64)
-        positions = np.zeros_like(tokens)
-        sees = np.zeros((len(own), longest + size, shared + longest + size), bool)
-        sees[:, :, :shared] = True
-        causal = np.tri(longest, dtype=bool)
-        for row, prompt in enumerate(own):
-            pad = longest - len(prompt)
-            tokens[row, pad:longest] = prompt
-            tokens[row, longest:] = self._tokens
-            positions[row, pad:longest] = shared + np.arange(len(prompt))
-            positions[row, longest:] = shared + len(prompt) - 1 + self._depths
-            sees[row, pad:longest, shared + pad : shared + longest] = causal[pad:, pad:]
-            sees[row, longest:, shared + pad : shared + longest] = True
-        sees[:, longest:, shared + longest :] = self._sees
-        kind = next(backbone.parameters()).dtype
-        mask = torch.zeros(sees.shape, dtype=kind, device=device)
-        mask.masked_fill_(~torch.from_numpy(sees).to(device), torch.finfo(kind).min)
-        states = backbone(
-            input_ids=torch.from_numpy(tokens).to(device),
-            position_ids=torch.from_numpy(positions).to(device),
-            attention_mask=mask[:, None],
-            past_key_values=_repeated(prefix, len(own)) if prefix is not None else None,
-            use_cache=prefix is not None,
-        ).last_hidden_state[:, longest - 1 :]
-        head = self.model.get_output_embeddings().weight[torch.from_numpy(self._options).to(device)]
-        logits = states[:, torch.from_numpy(self._choices).to(device)].float() @ head.float().T
-        answer = self._answer_states(states)
-        return self._leaves(logits.double().cpu().numpy()), answer.float().cpu().numpy()
+        lengths = torch.tensor([len(tokens) for tokens in own], device=self.model.device)
+        cache, ends = self._read_own(own, lengths, shared, prefix)
+        below = self._read_tree(cache, lengths, shared)
+        choices = torch.from_numpy(self._choices).to(below.device)
+        states = torch.cat([ends[:, None], below[:, choices]], dim=1).float()
+        head = self.model.get_output_embeddings().weight[torch.from_numpy(self._options).to(below.device)]
+        return self._leaves((states @ head.float().T).cpu().numpy()), ends.float().cpu().numpy()
 
-    def _answer_states(self, states: Any) -> Any:
-        """The state after the last token before the expression's first choice."""
-        return states[:, int(self._choices[0])]
+    def _read_own(self, own: list[list[int]], lengths: Any, shared: int, prefix: Any) -> tuple[Any, Any]:
+        """Keys and values of the prompts, and `[B, H]` the states after their ends.
+
+        Padding follows a prompt, where none of its tokens sees it: positions and masks stay the plain ones.
+        """
+        import torch
+
+        longest = max(map(len, own))
+        padded = [tokens + [tokens[-1]] * (longest - len(tokens)) for tokens in own]
+        read = _backbone(self.model)(
+            input_ids=torch.tensor(padded, device=lengths.device),
+            position_ids=shared + torch.arange(longest, device=lengths.device)[None].expand(len(own), -1),
+            past_key_values=_repeated(prefix, len(own)) if prefix is not None else None,
+            use_cache=True,
+        )
+        rows = torch.arange(len(own), device=lengths.device)
+        return read.past_key_values, read.last_hidden_state[rows, lengths - 1]
+
+    def _read_tree(self, cache: Any, lengths: Any, shared: int) -> Any:
+        """`[B, C, H]` states after every token of the grammar after which there is a choice."""
+        import torch
+
+        device, kind = lengths.device, cache.layers[0].keys.dtype
+        longest = int(lengths.max())
+        padding = torch.arange(shared + longest, device=device)[None] >= shared + lengths[:, None]
+        elsewhere = torch.from_numpy(~self._sees).to(device)
+        unseen = torch.zeros(
+            len(lengths), len(elsewhere), shared + longest + elsewhere.shape[1] + 1, device=device, dtype=kind
+        )
+        unseen[..., : shared + longest].masked_fill_(padding[:, None], float("-inf"))
+        unseen[..., shared + longest : -1].masked_fill_(elsewhere[None], float("-inf"))
+        read = ReadPrompts(
+            layers=[(layer.keys, layer.values) for layer in cache.layers],
+            shared=torch.from_numpy(self._shared).to(device),
+            unseen=unseen,
+        )
+        depths = torch.from_numpy(self._depths).to(device)
+        inner = _plain(self.model)
+        with tree_attention(inner):
+            return inner.get_decoder()(
+                input_ids=torch.from_numpy(self._tokens).to(device)[None].expand(len(lengths), -1),
+                position_ids=shared + lengths[:, None] - 1 + depths[None],
+                use_cache=False,
+                read=read,
+            ).last_hidden_state
 
     def _leaves(self, logits: np.ndarray) -> np.ndarray:
         trie = self.grammar.trie
-        found = np.take_along_axis(
-            logits, np.maximum(self._columns, 0)[None].repeat(len(logits), axis=0), axis=2
-        )
-        found = np.where(self._columns == NO_CHILD, -np.inf, found)
+        found = logits[:, np.arange(len(self._columns))[:, None], np.maximum(self._columns, 0)]
+        found = np.where(self._columns == NO_CHILD, -np.inf, found.astype(np.float64))
         found -= found.max(axis=2, keepdims=True)
         found -= np.log(np.exp(found).sum(axis=2, keepdims=True))
         edges = np.zeros((len(logits), len(trie.token)))
@@ -340,17 +384,6 @@ def _ratio(part: np.ndarray, whole: np.ndarray, legal: np.ndarray) -> np.ndarray
     return np.divide(part, whole, out=uniform.copy(), where=np.broadcast_to(whole > 1e-300, part.shape))
 
 
-def _ancestry(trie: ExpressionTrie, context: np.ndarray) -> np.ndarray:
-    """`[C, C]` bool: which context nodes lie on the path to which, itself included."""
-    place = {int(node): index for index, node in enumerate(context)}
-    sees = np.eye(len(context), dtype=bool)
-    for index, node in enumerate(context):
-        above = int(trie.parent[node])
-        if above:
-            sees[index] |= sees[place[above]]
-    return sees
-
-
 def _shared_prefix(prompts: list[list[int]]) -> int:
     """Tokens that all prompts begin with; at least one is left to each prompt."""
     low, high = min(prompts), max(prompts)
@@ -361,10 +394,14 @@ def _shared_prefix(prompts: list[list[int]]) -> int:
     return shared
 
 
+def _plain(model: Any) -> Any:
+    """The causal model itself where peft wraps it; its layers keep their adapters."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def _backbone(model: Any) -> Any:
     """The model below the head, adapters included."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return inner.get_decoder()
+    return _plain(model).get_decoder()
 
 
 def _repeated(cache: Any, count: int) -> Any:

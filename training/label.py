@@ -18,8 +18,10 @@ from eisv_lumen.layouts import LABELS
 from eisv_lumen.vocabulary import AFFINITY
 from eisv_lumen.windows import summaries
 from training.data import Split, read_split
+from training.devices import DEVICES
 from training.dialogue import prompt_ids
 from training.language_model import base_inputs, load_teacher
+from training.row_counts import require_windows
 
 LABELLED_SPLITS = ("train", "validation")
 
@@ -32,9 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--batch-size", type=int, default=32, help="windows per forward pass")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="a GPU where there is one")
     options = parser.parse_args(arguments)
     artifact.Manifest.read(options.dataset, kind="dataset")
     artifact.Manifest.read(options.teacher, kind="teacher")
+    require_windows(options.dataset, *LABELLED_SPLITS)
     inputs = {"dataset": options.dataset, "teacher": options.teacher, **base_inputs(options.base)}
     configuration = {"splits": list(LABELLED_SPLITS), "form": "design"}
     with artifact.build(options.out, kind="labels", configuration=configuration, inputs=inputs) as work:
@@ -42,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"labels: {options.out} is up to date")
             return 0
         print("labels: asking the teacher for its exact distribution, because samples would be noise")
-        model, tokenizer = load_teacher(options.teacher, options.base)
         splits = [read_split(options.dataset, split) for split in LABELLED_SPLITS]
+        model, tokenizer = load_teacher(options.teacher, options.base, device=options.device)
         work.metrics = write_labels(model, tokenizer, splits, work.folder, options.batch_size)
     print(
         f"labels: {work.metrics['n']} windows, {work.metrics['windows_per_second']:.0f} per second, "

@@ -10,10 +10,11 @@ _SHOWN = {
     "diversity": "diversity (bits)",
     "token_divergence": "token divergence (bits)",
 }
+_COLOURS = ("#c2703d", "#5b7f95", "#7a9a5c")
 
 
 def draw_table(measured: Mapping[str, Any], path: Path) -> None:
-    """Draw the metrics that must be seen together, one panel each, real and synthetic windows side by side.
+    """Draw the metrics that must be seen together, one panel each, the parts of the table side by side.
 
     Args:
         measured: What `evaluate` returns.
@@ -23,14 +24,16 @@ def draw_table(measured: Mapping[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     parts = list(measured["table"])
-    rows = list(measured["table"][parts[0]])
+    # A voice that cannot be asked about one part has a row without a bar there.
+    rows = list(dict.fromkeys(row for part in parts for row in measured["table"][part]))
     figure = Figure(figsize=(11, 1.2 + 0.55 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(_SHOWN), sharey=True)
     height = 0.8 / len(parts)
     for axis, (metric, title) in zip(axes, _SHOWN.items(), strict=True):
         for offset, part in enumerate(parts):
-            cells = [measured["table"][part][row].get(metric) or {"value": None} for row in rows]
+            found = measured["table"][part]
+            cells = [found.get(row, {}).get(metric) or {"value": None} for row in rows]
             # What a voice was told is no achievement to draw.
             known = [i for i, cell in enumerate(cells) if cell["value"] is not None and not cell.get("given")]
             values = [cells[index]["value"] for index in known]
@@ -41,7 +44,7 @@ def draw_table(measured: Mapping[str, Any], path: Path) -> None:
                 values,
                 height,
                 xerr=[below, above],
-                color=("#c2703d", "#5b7f95")[offset % 2],
+                color=_COLOURS[offset % len(_COLOURS)],
                 error_kw={"elinewidth": 0.8},
                 label=f"{part} (n = {measured['windows'][part]})",
             )

@@ -53,6 +53,7 @@ class BaseSettings:
         repo_id: Where the base will be published; adapters name it as their base.
         vocabulary: Most tokens the tokenizer may have.
         documents: Documents of each kind to train on, see `corpus.KINDS`.
+        answers: Answers taught to each prompt, see `teacher_examples.TargetSettings`.
         legality: Weight of the loss that keeps impossible tokens away, see `target_trainer`.
         save_steps: Steps between checkpoints, from which a killed run goes on.
         measured_windows: Generated windows on which the finished model is compared with the rules.
@@ -64,6 +65,7 @@ class BaseSettings:
     documents: dict[str, int]
     vocabulary: int = 1100
     batch_size: int = 32
+    answers: int = 1
     learning_rate: float = 3e-3
     warmup_steps: int = 50
     weight_decay: float = 0.01
@@ -76,6 +78,7 @@ class BaseSettings:
         from training.corpus import KINDS
 
         require(self.vocabulary >= 300, "vocabulary", self.vocabulary, "at least 300 (256 of them are bytes)")
+        require(self.answers > 0, "answers", self.answers, "at least one")
         require(self.batch_size > 0, "batch_size", self.batch_size, "a positive number")
         require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "a number between 0 and 1")
         require(
@@ -116,7 +119,9 @@ def pretrain(settings: BaseSettings, work: artifact.Work) -> dict[str, Any]:
     began = time.monotonic()
     set_seed(settings.seed)
     tokenizer = train_tokenizer(settings.vocabulary, settings.seed)
-    examples = BaseExamples(tokenizer, settings.documents, settings.batch_size, settings.seed)
+    examples = BaseExamples(
+        tokenizer, settings.documents, settings.batch_size, settings.answers, settings.seed
+    )
     model = new_model(settings.model, tokenizer)
     log = TrainingLog(work.scratch / "training_log.json")
     trainer = InOrder(

@@ -4,10 +4,14 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+TRACKIO_PROJECT = "eisv-lumen"
 
 
 class Progress(TrainerCallback):
@@ -23,6 +27,8 @@ class Progress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Remember when and where the run began, or went on."""
+        if not state.is_world_process_zero:
+            return
         self._began, self._first_step = time.monotonic(), state.global_step
         self._tenth = int(10 * state.global_step / max(state.max_steps, 1))
         if state.global_step:
@@ -43,6 +49,8 @@ class Progress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Show where the run is."""
+        if not state.is_world_process_zero:
+            return
         done, total = state.global_step, max(state.max_steps, 1)
         tenth = int(10 * done / total)
         if not sys.stderr.isatty() and tenth == self._tenth:
@@ -59,7 +67,7 @@ class TrainingLog(TrainerCallback):
     """Every logged value as plain JSON, and as TensorBoard scalars where a folder is given.
 
     The file survives a killed run beside its checkpoints; entries after the step a run goes on from are
-    written again.
+    written again. Of several processes the first one writes.
     """
 
     def __init__(self, path: Path, tensorboard: Path | None = None) -> None:
@@ -76,6 +84,8 @@ class TrainingLog(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Drop what a killed run logged after its last checkpoint; open the TensorBoard writer."""
+        if not state.is_world_process_zero:
+            return
         self._write([entry for entry in self.entries if entry["step"] <= state.global_step])
         if self._tensorboard is not None:
             try:
@@ -93,7 +103,9 @@ class TrainingLog(TrainerCallback):
         **_: Any,
     ) -> None:
         """Add one entry."""
-        values = {k: v for k, v in (logs or {}).items() if isinstance(v, int | float) and math.isfinite(v)}
+        if not state.is_world_process_zero:
+            return
+        values = numbers(logs)
         self._write([*self.entries, {"step": state.global_step, **values}])
         if self._writer is not None:
             for name, value in values.items():
@@ -110,3 +122,74 @@ class TrainingLog(TrainerCallback):
         partial = self.path.with_suffix(".partial")
         partial.write_text(json.dumps(entries, indent=1) + "\n", "utf-8")
         partial.replace(self.path)
+
+
+class Trackio(TrainerCallback):
+    """Every logged value in Trackio, on this machine only.
+
+    The Trainer's own integration would make a Space on the Hub where none is named.
+
+    Args:
+        name: The run; one that is gone on with keeps its name.
+        config: What is worth showing beside the curves.
+    """
+
+    def __init__(self, name: str, config: dict[str, Any]) -> None:
+        self._name, self._config = name, config
+        self._library: Any = None
+
+    @staticmethod
+    def installed() -> bool:
+        """Is there a Trackio to log to?"""
+        return find_spec("trackio") is not None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Begin the run, or go on with it."""
+        if state.is_world_process_zero:
+            self._guarded(self._begin)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Log the values beside their step."""
+        if self._library is not None:
+            # Early versions take a step and forget it.
+            values = {**numbers(logs), "global_step": state.global_step}
+            self._guarded(lambda: self._library.log(values, step=state.global_step))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Send what is still waiting."""
+        if self._library is not None:
+            self._guarded(lambda: self._library.finish())
+
+    def _begin(self) -> None:
+        import trackio
+
+        trackio.init(project=TRACKIO_PROJECT, name=self._name, config=self._config, resume="allow")
+        self._library = trackio
+
+    def _guarded(self, step: Callable[[], object]) -> None:
+        """No curve is worth a training run: a Trackio that fails, in whatever way, is done without."""
+        try:
+            step()
+        except Exception as error:
+            self._library = None
+            print(
+                f"{self._name}: goes on without Trackio ({type(error).__name__}: {error}); "
+                "the log is in training_log.json all the same",
+                file=sys.stderr,
+            )
+
+
+def numbers(logs: dict[str, Any] | None) -> dict[str, int | float]:
+    """The finite numbers among logged values."""
+    return {k: v for k, v in (logs or {}).items() if isinstance(v, int | float) and math.isfinite(v)}

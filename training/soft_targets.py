@@ -1,5 +1,6 @@
 """Targets at the tokens of an answer: the token itself, or the probabilities of all that may stand there."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from training.grammar import NO_CHILD, AnswerGrammar, leaf_probabilities
 
 NOT_LEARNED = -100
 """Label of a token that no loss is taken of."""
+
+_PADDING, _PROMPT = -2, -1
 
 
 @dataclass(frozen=True)
@@ -90,37 +93,73 @@ class Example:
         return cls(prompt, answer, tokens, probabilities, weight)
 
 
-def collate(rows: list[Example], pad: int) -> dict[str, Any]:
-    """A batch: prompts padded on the left and answers on the right, so that answers begin in one column.
+def collate(rows: Sequence[Sequence[Example]], pad: int) -> dict[str, Any]:
+    """A batch: prompts padded on the left, then the answers to each side by side, padded on the right.
+
+    Every answer begins in the same column for all prompts, and reads the prompt and itself: each stands
+    where it would stand alone.
+
+    Args:
+        rows: Per prompt, the examples that share it.
+        pad: Token to fill up with.
 
     Returns:
-        Tensors `input_ids`, `attention_mask`, `position_ids`, `labels` `[B, P + A]`, and `target_ids`,
-        `target_probabilities` `[B, A, K]` of the answers' columns.
+        Tensors `input_ids`, `position_ids`, `labels` `[B, P + N·A]` of N answers of A columns; `target_ids`,
+        `target_probabilities` `[B, N·A, K]` of the answers' columns; `attention_mask` `[B, P + N·A]`. Where
+        a prompt has more than one answer, the mask is `[B, P + N·A, P + N·A]` (bool, who reads whom), and
+        `predecessors` `[B, N·A]` says for each column of an answer where its predecessor stands, 0 for the
+        prompt's last token and k + 1 for column k of the answers.
     """
     import torch
 
-    before, after = max(len(row.prompt) for row in rows), max(len(row.answer) for row in rows)
-    ids = np.full((len(rows), before + after), pad)
+    before = max(len(row[0].prompt) for row in rows)
+    beside, after = max(map(len, rows)), max(len(one.answer) for row in rows for one in row)
+    ids = np.full((len(rows), before + beside * after), pad)
     labels = np.full(ids.shape, NOT_LEARNED)
-    mask = np.zeros(ids.shape, np.int64)
-    width = max(row.tokens.shape[1] for row in rows)
-    target_ids = np.zeros((len(rows), after, width), np.int64)
+    positions = np.zeros(ids.shape, np.int64)
+    block = np.full(ids.shape, _PADDING)
+    width = max(one.tokens.shape[1] for row in rows for one in row)
+    target_ids = np.zeros((len(rows), beside * after, width), np.int64)
     probabilities = np.zeros(target_ids.shape, np.float32)
     for index, row in enumerate(rows):
-        begin, end = before - len(row.prompt), before + len(row.answer)
-        ids[index, begin:end] = row.prompt + row.answer
-        labels[index, before:end] = row.answer
-        mask[index, begin:end] = 1
-        target_ids[index, : len(row.answer), : row.tokens.shape[1]] = np.maximum(row.tokens, 0)
-        probabilities[index, : len(row.answer), : row.tokens.shape[1]] = row.probabilities * row.weight
+        prompt = row[0].prompt
+        begin, length = before - len(prompt), len(prompt)
+        ids[index, begin:before], block[index, begin:before] = prompt, _PROMPT
+        positions[index, begin:before] = np.arange(length)
+        for number, one in enumerate(row):
+            start, size = number * after, len(one.answer)
+            at = slice(before + start, before + start + size)
+            ids[index, at] = labels[index, at] = one.answer
+            positions[index, at], block[index, at] = length + np.arange(size), number
+            kinds = one.tokens.shape[1]
+            target_ids[index, start : start + size, :kinds] = np.maximum(one.tokens, 0)
+            probabilities[index, start : start + size, :kinds] = one.probabilities * one.weight
+    columns = np.arange(beside * after)
+    sharing = (
+        {}
+        if beside == 1
+        else {
+            "attention_mask": torch.from_numpy(_who_reads_whom(block)),
+            "predecessors": torch.from_numpy(np.tile(columns * (columns % after > 0), (len(rows), 1))),
+        }
+    )
     return {
         "input_ids": torch.from_numpy(ids),
-        "attention_mask": torch.from_numpy(mask),
-        "position_ids": torch.from_numpy(np.maximum(mask.cumsum(axis=1) - 1, 0)),
+        "attention_mask": torch.from_numpy((block != _PADDING).astype(np.int64)),
+        "position_ids": torch.from_numpy(positions),
         "labels": torch.from_numpy(labels),
         "target_ids": torch.from_numpy(target_ids),
         "target_probabilities": torch.from_numpy(probabilities),
+        **sharing,
     }
+
+
+def _who_reads_whom(block: np.ndarray) -> np.ndarray:
+    """`[B, L, L]` bool: each token reads what stands before it in the prompt and in its own answer."""
+    reads = (block[:, None] == _PROMPT) | (block[:, None] == block[:, :, None])
+    reads &= (block != _PADDING)[:, None] & np.tri(block.shape[1], dtype=bool)
+    # Padding reads itself: attention over nothing is not a number.
+    return reads | np.eye(block.shape[1], dtype=bool)
 
 
 def contexts(target: ExpressionDistribution, long_share: float) -> np.ndarray:
@@ -139,3 +178,18 @@ def contexts(target: ExpressionDistribution, long_share: float) -> np.ndarray:
     long = np.isin(patterns, [PATTERN_ID["TRIPLE"], PATTERN_ID["REPETITION"]])
     among_long = probabilities * long / (probabilities * long).sum(axis=1, keepdims=True)
     return ((1 - long_share) * probabilities + long_share * among_long).cumsum(axis=1)
+
+
+def draw(cumulative: np.ndarray, first: float, count: int) -> list[int]:
+    """`count` draws from `[3000]` cumulative probabilities, spread evenly over them.
+
+    Each alone is an exact draw; together they repeat each other less than independent ones.
+
+    Args:
+        cumulative: A row of `contexts`.
+        first: Uniform in [0, 1).
+        count: Number of draws.
+    """
+    uniform = (first + np.arange(count) / count) % 1
+    found = np.searchsorted(cumulative, uniform * cumulative[-1])
+    return np.minimum(found, len(cumulative) - 1).tolist()

@@ -19,7 +19,7 @@ from training.configuration import require
 from training.data import Split
 from training.dialogue import FORMS, Form, prompt_ids
 from training.grammar import AnswerGrammar
-from training.soft_targets import Example, SoftTargets, contexts
+from training.soft_targets import Example, SoftTargets, contexts, draw
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,9 @@ class TargetSettings:
         forms: Share of each form of prompt among the examples.
         balance: 0 draws windows as they are, 1 draws every shape equally often.
         long_share: Share of soft examples drawn from the longer patterns alone, see `soft_targets.contexts`.
+        answers: Answers taught to each prompt, beside each other: the prompt, most of the work, is read once.
         legality: Weight of the loss that keeps impossible tokens away (soft only), see `target_trainer`.
+        purity: Weight of the loss that drives out the last of them (soft only), see `target_trainer`.
         observed_share: Of the windows with a recorded, scored expression, the share answered by that
             expression instead of a draw; its loss is weighted by the score.
     """
@@ -40,7 +42,9 @@ class TargetSettings:
     forms: dict[Form, float] = field(default_factory=lambda: {"design": 0.7, "card": 0.3})
     balance: float = 0.5
     long_share: float = 0.5
+    answers: int = 1
     legality: float = 1.0
+    purity: float = 0.0
     observed_share: float = 0.0
 
     def __post_init__(self) -> None:
@@ -50,7 +54,9 @@ class TargetSettings:
         for name in ("balance", "long_share", "observed_share"):
             value = getattr(self, name)
             require(0 <= value <= 1, name, value, "a number from 0 to 1")
-        require(self.legality >= 0, "legality", self.legality, "a weight of at least 0")
+        require(self.answers > 0, "answers", self.answers, "at least one")
+        for name in ("legality", "purity"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "a weight of at least 0")
 
 
 class TeacherExamples(Dataset):
@@ -101,19 +107,21 @@ class TeacherExamples(Dataset):
             for form, prompts in self._prompts.items()
         )
 
-    def __getitem__(self, index: int) -> Example:
-        """The example with this index in the current epoch."""
+    def __getitem__(self, index: int) -> list[Example]:
+        """The examples of the prompt with this index in the current epoch."""
         which, kind, answer, observed = np.random.default_rng([self._seed, self.epoch, index]).random(4)
         window = min(int(np.searchsorted(self._windows, which)), len(self._split) - 1)
         form = self._forms[min(int(np.searchsorted(self._form_shares, kind)), len(self._forms) - 1)]
-        said = self._split.observed_ids[window]
-        if observed < self._settings.observed_share and said[0] >= 0:
-            score = self._split.observed_scores[window]
-            weight = 1.0 if np.isnan(score) else float(np.clip(score, 0, 1))
-            return self._example(form, window, self._index[tuple(said.tolist())], hard=True, weight=weight)
+        said, score = self._split.observed_ids[window], float(self._split.observed_scores[window])
+        # What was not scored, or scored 0, teaches nothing: NaN is not above 0 either.
+        if observed < self._settings.observed_share and said[0] >= 0 and score > 0:
+            return [self._example(form, window, self._index[tuple(said.tolist())], hard=True, weight=score)]
         cumulative = self._answers[self._split.shapes[window]]
-        drawn = min(int(np.searchsorted(cumulative, answer * cumulative[-1])), len(cumulative) - 1)
-        return self._example(form, window, drawn, hard=self._settings.kind == "hard")
+        hard = self._settings.kind == "hard"
+        return [
+            self._example(form, window, drawn, hard=hard)
+            for drawn in draw(cumulative, answer, self._settings.answers)
+        ]
 
     def _example(self, form: Form, window: int, drawn: int, *, hard: bool, weight: float = 1.0) -> Example:
         return Example.of(

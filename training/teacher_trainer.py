@@ -112,7 +112,7 @@ def new_trainer(
     """The Trainer with its callbacks, keeping checkpoints and logs in `scratch`."""
     run = settings.run
     patience = run.early_stopping_patience
-    stops = patience is not None
+    stops, soft = patience is not None, settings.target.kind == "soft"
     log = TrainingLog(scratch / "training_log.json", scratch / "tensorboard" if run.tensorboard else None)
     arguments = TrainingArguments(
         output_dir=str(scratch / "checkpoints"),
@@ -148,7 +148,8 @@ def new_trainer(
         eval_dataset=held_out,
         data_collator=partial(collate, pad=tokenizer.pad_token_id),
         callbacks=[FreshDraws(examples), Progress("teacher"), log],
-        legality=settings.target.legality if settings.target.kind == "soft" else 0.0,
+        legality=settings.target.legality if soft else 0.0,
+        purity=settings.target.purity if soft else 0.0,
     )
     if patience is not None:
         trainer.add_callback(EarlyStoppingCallback(patience))

@@ -1,28 +1,32 @@
 """Train a teacher: a LoRA adapter on a language model, towards the distribution of the rules with feedback.
 
 python -m training.train_teacher --config training/configs/teacher-tiny.yaml --dataset D --base B --out T
+accelerate launch --multi_gpu --num_processes 4 -m training.train_teacher --config ... (the same)
 
 Without --base the base model named in the configuration is downloaded from the Hub. A killed run goes on from
-its last checkpoint. A teacher that fails gate 1 is kept, so that it can be looked at; the command then ends
-with exit code 1, and publishing refuses the folder.
+its last checkpoint. Several processes share the examples of each step, so that they make the teacher that a
+single process would make; the first of them builds the folder. A teacher that fails gate 1 is kept, so that
+it can be looked at; the command then ends with exit code 1, and publishing refuses the folder.
 """
 
 import argparse
 import os
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from eisv_lumen import artifact
-from eisv_lumen.errors import exit_with_reason
+from eisv_lumen.errors import ConfigurationError, exit_with_reason
 from eisv_lumen.rules import Rules
-from training import configuration, gates
+from training import configuration, devices, gates
 from training.configuration import require
 from training.data import Split, labelling_weights, read_split
+from training.devices import Team
 from training.evaluation import TeacherEvaluation
 from training.language_model import BaseReference, Precision, base_inputs
+from training.row_counts import require_windows
 from training.teacher_examples import TargetSettings
 
 TRAINING_LOG = "training_log.json"
@@ -101,35 +105,57 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--base", type=Path, help="model folder; by default the configured Hub repository")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="e.g. run.epochs=1")
+    parser.add_argument("--device", choices=devices.DEVICES, default="auto", help="a GPU where there is one")
     options = parser.parse_args(arguments)
-    settings = configuration.load(options.config, TeacherSettings)
+    team = Team.join(devices.choose(options.device))
+    if not team.leads:
+        follow(options, team)
+        return 0
+    settings = configuration.load(options.config, TeacherSettings, options.set)
     artifact.Manifest.read(options.dataset, kind="dataset")
+    require_windows(options.dataset, "train", "validation", "test")
     inputs = {"dataset": options.dataset, **base_inputs(options.base)}
     plain = configuration.as_plain(settings)
     with artifact.build(
         options.out, kind="teacher", configuration=plain, inputs=inputs, seed=settings.seed
     ) as work:
+        team.share(None if work is None else str(work.scratch))
         if work is None:
             print(f"teacher: {options.out} is up to date")
         else:
             print("teacher: training a LoRA adapter, because a language model voices shapes with variety")
-            work.metrics = build(settings, options.dataset, options.base, work)
+            work.metrics = build(settings, options.dataset, options.base, work, team)
     return gates.report("teacher", "gate_1", options.out)
 
 
-def build(settings: TeacherSettings, dataset: Path, base: Path | None, work: artifact.Work) -> dict[str, Any]:
+def follow(options: argparse.Namespace, team: Team) -> None:
+    """Train beside the first process, which has checked everything and builds the folder."""
+    scratch = team.share()
+    if scratch is None:
+        return
+    settings = configuration.load(options.config, TeacherSettings, options.set)
+    train, validation = (read_split(options.dataset, split) for split in ("train", "validation"))
+    rules = Rules.from_dict(labelling_weights(options.dataset))
+    train_adapter(settings, train, validation, rules, options.base, Path(scratch), team)
+
+
+def build(
+    settings: TeacherSettings, dataset: Path, base: Path | None, work: artifact.Work, team: Team
+) -> dict[str, Any]:
     """Train into `work.folder` and measure on the test split; returns the metrics."""
     from training import evaluation
+    from training.language_model import ready_to_answer
 
     train, validation, test = (read_split(dataset, split) for split in ("train", "validation", "test"))
     rules = Rules.from_dict(labelling_weights(dataset))
     began = time.monotonic()
-    model, tokenizer, training = train_adapter(settings, train, validation, rules, base, work)
+    model, tokenizer, training = train_adapter(settings, train, validation, rules, base, work.scratch, team)
     training["seconds"] = round(time.monotonic() - began, 1)
     save_adapter(settings, model, tokenizer, work)
     print("teacher: measuring it on windows it never saw")
-    merged = model.merge_and_unload().eval()
-    measured = evaluation.measure_teacher(merged, tokenizer, test, rules, settings.evaluation)
+    answering = ready_to_answer(model, settings.run.precision)
+    measured = evaluation.measure_teacher(answering, tokenizer, test, rules, settings.evaluation)
     return {
         "gate_1": gates.teacher_gate(measured, settings.gate),
         "evaluation": measured,
@@ -143,48 +169,128 @@ def train_adapter(
     validation: Split,
     rules: Rules,
     base: Path | None,
-    work: artifact.Work,
+    scratch: Path,
+    team: Team,
 ) -> tuple[Any, Any, dict[str, Any]]:
     """The trained peft model, its tokenizer, and what is worth knowing about the run.
 
+    Args:
+        settings: See `TeacherSettings`.
+        train: Windows to learn from.
+        validation: Windows to measure the loss on.
+        rules: The rules that labelled the dataset: the target.
+        base: Folder of the base model; None for its repository.
+        scratch: Folder of checkpoints and logs, the same in every process.
+        team: The processes that train together; afterwards each is alone.
+
     Raises:
         ResourceError: Model and batch do not fit into memory.
-        ConfigurationError: An adapter target is no layer of the base, or a prompt exceeds `max_length`.
+        ConfigurationError: An adapter target is no layer of the base, a prompt exceeds `max_length`, or the
+            examples of a step cannot be shared equally.
     """
     import torch
     from transformers import set_seed
 
     from training.language_model import load_base, load_tokenizer, out_of_memory
+    from training.pretrain_base import last_checkpoint
+    from training.progress import Trackio
     from training.teacher_trainer import new_adapter, new_trainer, training_examples
 
+    own = share_of(settings, team)
     set_seed(settings.seed)
     tokenizer = load_tokenizer(base, settings.base)
-    examples = training_examples(settings, tokenizer, train, rules)
-    held_out = training_examples(settings, tokenizer, validation, rules, validation=True)
-    model = new_adapter(load_base(base, settings.base, settings.run.precision), settings, base)
-    trainer, log = new_trainer(model, tokenizer, examples, held_out, settings, work.scratch)
-    from training.pretrain_base import last_checkpoint
-
+    examples = training_examples(own, tokenizer, train, rules)
+    held_out = training_examples(own, tokenizer, validation, rules, validation=True)
+    require_room(own, tokenizer, base, examples.longest(), team)
+    model = new_adapter(load_base(base, settings.base, settings.run.precision), own, base)
+    trainer, _ = new_trainer(model, tokenizer, examples, held_out, as_trained(own), scratch)
+    trainer.args.ddp_find_unused_parameters = False  # every adapter takes part in every step
+    if Trackio.installed():
+        name = scratch.parent.name.strip(".").replace(".work", "")
+        trainer.add_callback(Trackio(name, configuration.as_plain(settings)))
     try:
-        trainer.train(resume_from_checkpoint=last_checkpoint(work.scratch / "checkpoints"))
+        trainer.train(resume_from_checkpoint=last_checkpoint(scratch / "checkpoints"))
         held_out_loss = trainer.evaluate()["eval_loss"]
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise out_of_memory(settings.base.repo) from error
+    team.part()
+    if settings.run.gradient_checkpointing:
+        model.gradient_checkpointing_disable()
+        model.config.use_cache = True
     facts = {
         "steps": trainer.state.global_step,
-        "examples_seen": int(trainer.state.global_step * trainer.args.train_batch_size)
+        "examples_seen": trainer.state.global_step
+        * settings.run.batch_size
         * settings.run.gradient_accumulation,
+        "processes": team.size,
         "training_windows": len(train),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "base_parameters": sum(p.numel() for n, p in model.named_parameters() if "lora_" not in n),
         "validation": {"loss": held_out_loss, "n": len(held_out)},
     }
-    shutil.copyfile(log.path, work.folder / TRAINING_LOG)
     return model, tokenizer, facts
 
 
+def share_of(settings: TeacherSettings, team: Team) -> TeacherSettings:
+    """The settings of one process of several.
+
+    Raises:
+        ConfigurationError: The examples of a step cannot be shared equally.
+    """
+    size, accumulation = team.divide(settings.run.batch_size, settings.run.gradient_accumulation)
+    return replace(settings, run=replace(settings.run, batch_size=size, gradient_accumulation=accumulation))
+
+
+def as_trained(settings: TeacherSettings) -> TeacherSettings:
+    """The settings as the Trainer wants them: mixed precision is for GPUs that have it.
+
+    On a CPU a base in bfloat16 stays so, and the adapter on it computes in float32 without being told.
+
+    Raises:
+        ConfigurationError: The GPU knows no bfloat16.
+    """
+    import torch
+
+    if settings.run.precision == "bf16" and devices.current() == "cpu":
+        return replace(settings, run=replace(settings.run, precision="fp32"))
+    if settings.run.precision == "bf16" and not torch.cuda.is_bf16_supported():
+        raise ConfigurationError(
+            found=f"precision bf16 on a {torch.cuda.get_device_name()}",
+            expected="a GPU that computes in bfloat16 (Ampere or later)",
+            next="--set run.precision=fp32, with twice the memory, or use another GPU",
+        )
+    return settings
+
+
+def require_room(
+    settings: TeacherSettings, tokenizer: Any, base: Path | None, longest: int, team: Team
+) -> None:
+    """Refuse a run that does not fit into memory, before the base is fetched and loaded.
+
+    Raises:
+        ResourceError: It does not fit.
+    """
+    from training import memory
+    from training.dialogue import answer_ids
+    from training.language_model import BYTES, load_config
+
+    run = settings.run
+    beside = settings.target.answers
+    answer = max(len(ids) for form in settings.target.forms for ids in answer_ids(tokenizer, form))
+    wanted = memory.needed(
+        load_config(base, settings.base),
+        BYTES[run.precision],
+        rank=settings.lora.r,
+        targets=settings.lora.targets,
+        batch=memory.Batch(run.batch_size, longest + answer * (beside - 1), answer * beside),
+        checkpointing=run.gradient_checkpointing,
+    )
+    place = devices.current()
+    memory.require_room(str(base or settings.base.repo), wanted, memory.available(place, team.local_size))
+
+
 def save_adapter(settings: TeacherSettings, model: Any, tokenizer: Any, work: artifact.Work) -> None:
-    """Write adapter, tokenizer and TensorBoard record into `work.folder`."""
+    """Write adapter, tokenizer and the records of the run into `work.folder`."""
     for adapter in model.peft_config.values():
         # The base's own name on the Hub: a path on this machine would lead nowhere elsewhere.
         adapter.base_model_name_or_path = settings.base.repo
@@ -192,6 +298,7 @@ def save_adapter(settings: TeacherSettings, model: Any, tokenizer: Any, work: ar
     # Without embedding layers: looking for them would ask the Hub for the base.
     model.save_pretrained(work.folder, safe_serialization=True, save_embedding_layers=False)
     tokenizer.save_pretrained(work.folder)
+    shutil.copyfile(work.scratch / TRAINING_LOG, work.folder / TRAINING_LOG)
     (work.folder / artifact.CARD).unlink(missing_ok=True)
     recorded = sorted((work.scratch / "tensorboard").glob("events.out.tfevents.*"))
     for index, events in enumerate(recorded):

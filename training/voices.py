@@ -14,26 +14,26 @@ from training.data import Split
 FEEDBACK, CONVERGED = "Rules + feedback", "Rules + feedback, converged"
 
 
-def baseline_voices(test: Split, train: Split, target: Rules, seed: int) -> list[Voice]:
+def baseline_voices(test: np.ndarray, train: np.ndarray, target: Rules, seed: int) -> list[Voice]:
     """Random, the rules, and the rules with feedback in both ways.
 
     Feedback in one pass is measured as published, on what is said while learning: the rules speak and learn
     through the training windows in the order of time, and are scored as they go on through the test windows.
 
     Args:
-        test: The windows to speak of, in the order of time.
-        train: The windows met before.
+        test: `[N]` shapes of the windows to speak of, in the order of time.
+        train: Shapes of the windows met before.
         target: The rules with feedback run to convergence, which labelled the dataset.
         seed: Seed of all draws.
     """
     generators = iter(np.random.default_rng(seed).spawn(5))
     taught = Rules()
-    taught.speak_and_learn(train.shapes, next(generators))
+    taught.speak_and_learn(train, next(generators))
     return [
-        random_voice(test.shapes, next(generators)),
-        rules_voice(test.shapes, next(generators)),
-        feedback_voice(test.shapes, next(generators), taught, FEEDBACK),
-        rules_voice(test.shapes, next(generators), target, CONVERGED),
+        random_voice(test, next(generators)),
+        rules_voice(test, next(generators)),
+        feedback_voice(test, next(generators), taught, FEEDBACK),
+        rules_voice(test, next(generators), target, CONVERGED),
     ]
 
 
@@ -80,4 +80,7 @@ def rows_of(voice: Voice, rows: np.ndarray) -> Voice:
     distribution = voice.distribution
     if distribution is not None and voice.distribution_rows is None and len(distribution) == len(voice.ids):
         distribution = distribution[rows]
+    elif distribution is not None and voice.distribution_rows is not None and len(distribution) > len(rows):
+        distribution = distribution[arrays["distribution_rows"]]
+        arrays["distribution_rows"] = np.arange(len(rows))
     return replace(voice, distribution=distribution, **arrays)
