@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+
 from dataset_builder.composing import Composition
 from dataset_builder.configuration import DatasetSettings
 from dataset_builder.growth import Parent
@@ -152,6 +154,8 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     arguments = parser.parse_args()
+    # The system's pool gives back what is freed; the others keep tens of megabytes for a next time.
+    pa.set_memory_pool(pa.system_memory_pool())
     settings = DatasetSettings.read(arguments.config) if arguments.config else DatasetSettings()
     if arguments.site_pressure is not None:
         settings = replace(settings, site_pressure=arguments.site_pressure)

@@ -11,7 +11,7 @@ from dataset_builder.rows import Rows, expression_columns, window_columns
 from dataset_builder.table import REAL
 from eisv_lumen.layouts import ALL_SPLITS, DATASET, HELD_OUT_SYNTHETIC
 
-ROW_GROUP = 8192
+ROW_GROUP = 4096
 """Rows per row group; bounds the memory that writing takes."""
 LEGACY_ROW_GROUP = 2048
 _LEGACY_LEVEL = 8

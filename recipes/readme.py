@@ -58,9 +58,16 @@ def filled(text: str) -> str:
 
 
 def without_addresses(summary: dict[str, Any]) -> dict[str, Any]:
-    """The summary without what belongs to one run on one machine only."""
+    """The summary without what belongs to one run on one machine only, or to the folder's own tables."""
     release = {key: value for key, value in summary["release"].items() if key == "version"}
-    return {**summary, "release": release}
+    table = {
+        part: {
+            row: {name: cell for name, cell in cells.items() if name != "per_shape"}
+            for row, cells in rows.items()
+        }
+        for part, rows in summary["table"].items()
+    }
+    return {**summary, "release": release, "table": table}
 
 
 def voice(demo: dict[str, Any]) -> str:

@@ -110,7 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
             )
             (work.folder / TABLE).write_text(markdown(work.metrics), "utf-8")
             plots.draw_table(work.metrics, work.folder / PLOT)
-    print((options.out / TABLE).read_text("utf-8"), end="")
+    print(markdown(artifact.read_metrics(options.out), by_shape=False), end="")
+    print(f"Shape by shape: {options.out / TABLE}")
     return 0
 
 
@@ -160,7 +161,7 @@ def evaluate(
     return measured
 
 
-def markdown(measured: Mapping[str, Any]) -> str:
+def markdown(measured: Mapping[str, Any], *, by_shape: bool = True) -> str:
     """The table as Markdown, each part apart, then the teacher by form of asking, then shape by shape."""
     sections = []
     for part, rows in measured["table"].items():
@@ -170,9 +171,9 @@ def markdown(measured: Mapping[str, Any]) -> str:
             _with_entropy(metrics.table_markdown(rows), rows),
             f"The teacher on {part} windows, by the way it is asked:\n",
             _forms_markdown(measured["teacher_forms"][part]),
-            f"Shape by shape on {part} windows:\n",
-            _shapes_markdown(rows),
         ]
+        if by_shape:
+            sections += [f"Shape by shape on {part} windows:\n", _shapes_markdown(rows)]
     return "\n".join(sections) + _NOTES
 
 
