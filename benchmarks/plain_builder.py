@@ -2,13 +2,14 @@
 
 python -m benchmarks.plain_builder anima.db out.parquet
 
-This is how such a dataset is built without arrays: it reads row by row, cuts windows of 20 states every 10,
-labels them by the published rules and writes JSON texts into one Parquet file. It draws no expressions of its
-own, only those that were really said are in its rows. `benchmarks.building` measures the kit against it.
+This is how such a dataset is built without arrays, and the steps are those of the builder behind the
+published dataset: every row becomes a dict with its sensors parsed; windows of 20 states every 10 get first
+and second derivatives, kept with the window; expressions are looked for in each window; columns of JSON texts
+go through the `datasets` library into one Parquet file. It draws no expressions of its own, only those that
+were really said are in its rows. `benchmarks.building` measures the kit against it.
 """
 
 import argparse
-import bisect
 import contextlib
 import itertools
 import json
@@ -19,26 +20,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import datasets
 
 Row = dict[str, Any]
 State = dict[str, float]
 DIMENSIONS = ("E", "I", "S", "V")
 LENGTH, STRIDE = 20, 10
 GAP_FACTOR = 10.0
-SCHEMA = pa.schema(
-    [
-        ("shape", pa.string()),
-        ("eisv_states", pa.string()),
-        ("derivatives", pa.string()),
-        ("t_start", pa.float64()),
-        ("t_end", pa.float64()),
-        ("provenance", pa.string()),
-        ("tokens", pa.string()),
-        ("n_expressions", pa.int64()),
-    ]
-)
 
 
 def build(database: Path, out: Path) -> int:
@@ -47,19 +35,23 @@ def build(database: Path, out: Path) -> int:
         sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)
     ) as connection:
         connection.row_factory = sqlite3.Row
-        history = read(
-            connection,
-            "SELECT timestamp, warmth, clarity, stability, presence FROM state_history ORDER BY id",
-        )
-        spoken = read(connection, "SELECT timestamp, tokens FROM primitive_history ORDER BY timestamp")
-    states = [state_of(row) for row in history]
+        history = read(connection, "SELECT * FROM state_history ORDER BY id")
+        spoken = read(connection, "SELECT * FROM primitive_history ORDER BY timestamp")
+    records = [
+        {**row, "sensors": json.loads(row.get("sensors") or "{}"), "eisv": state_of(row)} for row in history
+    ]
+    states = [record["eisv"] for record in records]
     expressions = [
         {"t": seconds_of(row["timestamp"]), "tokens": row["tokens"].replace(",", " ").split()}
         for row in spoken
     ]
     found = [window for stretch in stretches(states) for window in windows(stretch)]
-    rows = [row_of(window, said_within(window, expressions)) for window in found]
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), out)
+    labelled = [trajectory(window) for window in found]
+    for record in labelled:
+        record["expressions"] = said_within(record["states"], expressions)
+    rows = [row_of(record) for record in labelled]
+    columns = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+    datasets.Dataset.from_dict(columns).to_parquet(str(out))
     return len(rows)
 
 
@@ -81,9 +73,8 @@ def state_of(row: Row) -> State:
 
 def said_within(window: list[State], expressions: list[Row]) -> list[list[str]]:
     """The expressions said from a window's first to its last state."""
-    first = bisect.bisect_left(expressions, window[0]["t"], key=lambda said: said["t"])
-    last = bisect.bisect_right(expressions, window[-1]["t"], key=lambda said: said["t"])
-    return [said["tokens"] for said in expressions[first:last]]
+    start, end = window[0]["t"], window[-1]["t"]
+    return [said["tokens"] for said in expressions if start <= said["t"] <= end]
 
 
 def seconds_of(timestamp: str) -> float:
@@ -116,20 +107,32 @@ def windows(states: list[State], length: int = LENGTH, stride: int = STRIDE) -> 
         yield states[start : start + length]
 
 
-def row_of(window: list[State], said: list[list[str]]) -> Row:
-    """A window as a row of the published schema."""
-    rates = derivatives(window)
+def trajectory(window: list[State]) -> Row:
+    """A window with its derivatives and its label."""
+    first = derivatives(window)
+    second = derivatives(first)
     return {
-        "shape": classify(window, rates),
-        "eisv_states": json.dumps(window),
+        "states": window,
+        "derivatives": first,
+        "second": second,
+        "shape": classify(window, first, second),
+    }
+
+
+def row_of(record: Row) -> Row:
+    """A window as a row of the published schema."""
+    states = record["states"]
+    return {
+        "shape": record["shape"],
+        "eisv_states": json.dumps(states),
         "derivatives": json.dumps(
-            [{"t": r["t"], **{f"d{name}": r[name] for name in DIMENSIONS}} for r in rates]
+            [{"t": r["t"], **{f"d{name}": r[name] for name in DIMENSIONS}} for r in record["derivatives"]]
         ),
-        "t_start": window[0]["t"],
-        "t_end": window[-1]["t"],
+        "t_start": states[0]["t"],
+        "t_end": states[-1]["t"],
         "provenance": "lumen_real",
-        "tokens": json.dumps(said),
-        "n_expressions": len(said),
+        "tokens": json.dumps(record["expressions"]),
+        "n_expressions": len(record["expressions"]),
     }
 
 
@@ -147,10 +150,12 @@ def derivatives(states: list[State]) -> list[State]:
     return rates
 
 
-def classify(states: list[State], first: list[State] | None = None) -> str:
-    """The published rules on one window, first match wins; `first` are its derivatives where known."""
+def classify(states: list[State], first: list[State] | None = None, second: list[State] | None = None) -> str:
+    """The published rules on one window, first match wins; with its derivatives where they are known."""
     if first is None:
         first = derivatives(states)
+    if second is None:
+        second = derivatives(first)
     energy = [state["E"] for state in states]
     entropy = [state["S"] for state in states]
     mean = {name: sum(rate[name] for rate in first) / len(first) if first else 0.0 for name in DIMENSIONS}
@@ -169,7 +174,7 @@ def classify(states: list[State], first: list[State] | None = None) -> str:
     if mean["E"] < -0.05:
         return "falling_energy"
     rates = [abs(rate[name]) for rate in first for name in DIMENSIONS]
-    bends = [abs(rate[name]) for rate in derivatives(first) for name in DIMENSIONS]
+    bends = [abs(rate[name]) for rate in second for name in DIMENSIONS]
     if max(rates, default=0) < 0.05 and max(bends, default=0) < 0.05 and max(rates, default=0) > 1e-9:
         return "convergence"
     return "settled_presence"

@@ -119,8 +119,8 @@ def _unique(sources: list[tuple[Source, bool]]) -> list[Source]:
     kept: dict[str, Source] = {}
     names: set[str] = set()
     for source, chosen in sources:
-        local = isinstance(source.place, Path) and source.log.is_file()
-        content = artifact.sha256_file(source.log) if local else str(source.place)
+        several = len(sources) > 1 and isinstance(source.place, Path) and source.log.is_file()
+        content = artifact.sha256_file(source.log) if several else str(source.place)
         if content in kept:
             continue
         name, count = source.name, 1
