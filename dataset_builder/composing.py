@@ -41,7 +41,6 @@ from eisv_lumen.layouts import DATASET, HELD_OUT_SYNTHETIC, SPLITS
 from eisv_lumen.logs import LogMapping
 from eisv_lumen.rules import Rules
 from eisv_lumen.shapes import classify
-from eisv_lumen.windows import Windows
 
 LEGACY_SYNTHETIC = 180
 """Synthetic windows in the legacy rows: 20 of each shape, among them the one that no sensor log has."""
@@ -195,7 +194,7 @@ class Composition:
         priorities = Priorities(self.settings.seed)
         learned = list[tuple[float, int, np.ndarray, float]]()
         for device, scale, batch in self._batches():
-            windows = Windows.of(batch.states, batch.times - batch.times[:, :1])
+            windows = batch.windows()
             shapes, heard = classify(windows), _heard(device, scale, batch)
             kind = Kind(batch.stretch.split, device.source, scale.name)
             survey.add(kind, windows, shapes, priorities.draw(heard.any))
@@ -264,13 +263,12 @@ class Composition:
 
     def _write_native(self, legacy: LegacyWriter, device: Device) -> None:
         for batch in batches(device.native, whole(device.native.series), self.settings):
-            windows = Windows.of(batch.states, batch.times - batch.times[:, :1])
             legacy.add(
                 legacy_columns(
                     batch.row_times,
                     batch.row_states,
                     batch.at,
-                    classify(windows, rules="published"),
+                    classify(batch.windows(), rules="published"),
                     device.listener.within(batch) if device.listener else {},
                     provenance=REAL,
                     cadence=device.native.cadence,

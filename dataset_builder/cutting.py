@@ -11,6 +11,7 @@ from dataset_builder.binning import binned
 from dataset_builder.configuration import NATIVE, DatasetSettings, scale_cadence
 from dataset_builder.splits import PURGED, Plan
 from dataset_builder.spool import Spooled
+from eisv_lumen.windows import Windows
 
 BATCH = 4096
 """Windows worked on at once."""
@@ -71,6 +72,10 @@ class Batch:
     def __len__(self) -> int:
         """Number of windows, N."""
         return len(self.at)
+
+    def windows(self) -> Windows:
+        """The windows as every other part of the project takes them, in seconds since each began."""
+        return Windows.of(self.states, self.times - self.times[:, :1])
 
     @cached_property
     def times(self) -> np.ndarray:

@@ -11,38 +11,18 @@ import pyarrow.parquet as pq
 
 from eisv_lumen.delimited import numbers_of
 from eisv_lumen.errors import SourceError
-from eisv_lumen.log_columns import LogMapping, LogReport, is_header, map_columns
+from eisv_lumen.log_columns import LogMapping, LogReport, map_columns
 from eisv_lumen.logs import Intake, epoch_seconds
 from eisv_lumen.sensors import Readings
 from eisv_lumen.timestamps import parse_times, time_zone
 from eisv_lumen.units import TIME_UNITS
 
-MAGIC = b"PAR1"
-LEGACY_COLUMNS = frozenset({"shape", "eisv_states"})
-"""Columns that mark the published schema of windows, which is no log."""
 _INDEX = "__index_level_0__"
 """Name that pandas gives an index without one; of a log, that is its time."""
 _ROWS = 1 << 15
 _SECOND, _DAY = 1_000_000, 86_400_000_000
 _TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}(:|$)")
 _PER_UNIT = {"s": 1_000_000, "ms": 1_000, "us": 1}
-
-
-def is_log(path: Path, mapping: LogMapping | None = None) -> bool:
-    """Is it a Parquet file with a time and a channel column?
-
-    Raises:
-        SourceError: It begins as a Parquet file and is damaged.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            if file.read(len(MAGIC)) != MAGIC:
-                return False
-    except OSError:
-        return False
-    with _opened(Path(path)) as parquet:
-        names = _names(parquet.schema_arrow)
-    return not set(names) >= LEGACY_COLUMNS and is_header(names, mapping or LogMapping())
 
 
 def stream_readings(

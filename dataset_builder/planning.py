@@ -15,7 +15,6 @@ from dataset_builder.splits import TRAIN, Piece, Plan, block_borders, choose_blo
 from dataset_builder.spool import Spooled
 from eisv_lumen.shapes import classify
 from eisv_lumen.vocabulary import N_SHAPES
-from eisv_lumen.windows import Windows
 
 _LONG_ENOUGH = 2
 """A scale decides how long blocks are where the log is at least this many of its windows long."""
@@ -94,6 +93,6 @@ def _counts(device: Recorded, borders: np.ndarray, settings: DatasetSettings) ->
     counts = np.zeros((len(borders) + 1, N_SHAPES))
     for scale in device.scales:
         for batch in batches(scale, whole(scale.series), settings):
-            shapes = classify(Windows.of(batch.states, batch.times - batch.times[:, :1]))
+            shapes = classify(batch.windows())
             np.add.at(counts, (np.searchsorted(borders, batch.times[:, 0], side="right"), shapes), 1)
     return counts

@@ -172,18 +172,10 @@ def _sorted(chunks: Chunks, shuffled: set[str]) -> Chunks:
         else:
             yield name, readings
     for name, found in parts.items():
-        whole = _join(found)
+        whole = Readings.join(found)
         whole = whole[np.argsort(whole.times, kind="stable")]
         for first in range(0, len(whole), CHUNK):
             yield name, whole[first : first + CHUNK]
-
-
-def _join(parts: list[Readings]) -> Readings:
-    channels = parts[0].channels
-    return Readings(
-        np.concatenate([part.times for part in parts]),
-        {name: np.concatenate([part.channels[name] for part in parts]) for name in channels},
-    )
 
 
 def drop_repeated_states(contents: Sequence[Content]) -> None:
@@ -260,7 +252,8 @@ def _found(times: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """Positions in the sorted `there`, and rows of `times`, of the moments that are in both."""
     if not len(there):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    at = np.clip(np.searchsorted(there, times), 1, max(len(there) - 1, 1))
-    at -= (at >= len(there)) | (times - there[at - 1] < there[np.minimum(at, len(there) - 1)] - times)
+    after = np.minimum(np.searchsorted(there, times), len(there) - 1)
+    before = np.maximum(after - 1, 0)
+    at = np.where(np.abs(there[before] - times) < np.abs(there[after] - times), before, after)
     rows = np.flatnonzero(np.abs(there[at] - times) <= _SAME_TIME)
     return at[rows], rows

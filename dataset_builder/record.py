@@ -26,11 +26,11 @@ from dataset_builder.i2c import say
 from dataset_builder.telemetry import Telemetry
 from eisv_lumen import artifact
 from eisv_lumen.errors import InputError, exit_with_reason
+from eisv_lumen.layouts import RECORDING
 from eisv_lumen.logs import LogReport, read_log
 from eisv_lumen.windows import WINDOW_LENGTH
 
 KIND = "recording"
-READINGS = "readings.csv.gz"
 MAX_HZ = 20.0
 
 
@@ -69,8 +69,8 @@ def record(
             return False
         partial = work.scratch / "readings.csv"
         _sample(partial, telemetry, count, 1.0 / hz, quiet)
-        _pack(partial, work.folder / READINGS)
-        work.metrics = _measured(work.folder / READINGS) | {"sensors": telemetry.sensors.describe()}
+        _pack(partial, work.folder / RECORDING.readings)
+        work.metrics = _measured(work.folder / RECORDING.readings) | {"sensors": telemetry.sensors.describe()}
     return True
 
 

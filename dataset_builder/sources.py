@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dataset_builder.legacy_rows import HubRows, is_legacy, resolve
-from eisv_lumen import artifact
+from eisv_lumen import artifact, layouts
 from eisv_lumen.errors import ConfigurationError, SourceError
 
-READINGS = "readings.csv.gz"
 LOG_ENDINGS = (".csv", ".csv.gz", ".parquet", ".db", ".sqlite", ".sqlite3")
 HUB = "hub:"
 RECORDING, LOG, PARQUET_LOG, DATABASE, PUBLISHED = (
@@ -46,7 +45,7 @@ class Source:
     @property
     def log(self) -> Path:
         """The file that is read: the readings of a recording folder, or the file itself."""
-        return self.path / READINGS if self.kind == RECORDING else self.path
+        return self.path / layouts.RECORDING.readings if self.kind == RECORDING else self.path
 
     def inputs(self) -> dict[str, Path]:
         """Files and folders that identify the content, by name; a database's write-ahead log is one."""

@@ -32,13 +32,11 @@ class Lowest:
 
     def __init__(self, room: int) -> None:
         self.room = room
-        self.count = 0
         self._parts: list[np.ndarray] = []
         self._held = 0
 
     def add(self, values: np.ndarray) -> None:
         """More values."""
-        self.count += len(values)
         self._parts.append(values)
         self._held += len(values)
         if self._held > _PRUNE * self.room + 1024:

@@ -13,7 +13,6 @@ from eisv_lumen.layouts import ALL_SPLITS, DATASET, HELD_OUT_SYNTHETIC
 
 ROW_GROUP = 4096
 """Rows per row group; bounds the memory that writing takes."""
-LEGACY_ROW_GROUP = 2048
 _LEGACY_LEVEL = 8
 
 

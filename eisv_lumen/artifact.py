@@ -279,7 +279,7 @@ def build(
     out = Path(out).absolute()
     hashes = {name: input_hash(path) for name, path in (inputs or {}).items()}
     identity = identity_of(kind, configuration, hashes, seed, generation, parent)
-    if is_current(out, identity):
+    if is_current(out, identity) and not _left_behind(out):
         yield None
         return
     _refuse_other_content(out, kind)
@@ -365,6 +365,15 @@ def remove_stale_work(out: Path, keep: str = "") -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def _left_behind(out: Path) -> bool:
+    """Is there a build of `out` under way, or what one left that was killed when it had all but ended?"""
+    return _lock_file(out).exists() or any(out.parent.glob(f".{out.name}.work-*"))
+
+
+def _lock_file(out: Path) -> Path:
+    return out.with_name(f".{out.name}.lock")
+
+
 def _refuse_other_content(out: Path, kind: str) -> None:
     """Replacing deletes what stood there, so that must be an artifact of the same kind, or nothing."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
@@ -407,7 +416,7 @@ def _lock(out: Path) -> IO[str]:
     """Keep two processes from building one folder; a stage whose parent was killed may still be at it."""
     import fcntl  # only builders need it, and Windows has none
 
-    path = out.with_name(f".{out.name}.lock")
+    path = _lock_file(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         while True:

@@ -9,6 +9,13 @@ ALL_SPLITS = (*SPLITS, *HELD_OUT_SYNTHETIC.values())
 
 
 @dataclass(frozen=True)
+class RecordingLayout:
+    """Paths inside a recording folder."""
+
+    readings: str = "readings.csv.gz"
+
+
+@dataclass(frozen=True)
 class DatasetLayout:
     """Paths inside a dataset folder."""
 
@@ -45,6 +52,7 @@ class StudentLayout:
     signature: str = "release.json.sig"
 
 
+RECORDING = RecordingLayout()
 DATASET = DatasetLayout()
 LABELS = LabelsLayout()
 STUDENT = StudentLayout()

@@ -17,7 +17,6 @@ import numpy as np
 
 from eisv_lumen.delimited import Fields, LineBlocks, LineForm
 from eisv_lumen.errors import SourceError
-from eisv_lumen.frozen import FrozenChannels
 from eisv_lumen.log_columns import (
     SYNONYMS,
     Columns,
@@ -96,7 +95,7 @@ def read_log(
         path, timezone=timezone, mapping=LogMapping.of(mapping), report=report
     ):
         parts.setdefault(device, []).append(readings)
-    return Log(path.name, {device: _join(chunks) for device, chunks in parts.items()}, report)
+    return Log(path.name, {device: Readings.join(chunks) for device, chunks in parts.items()}, report)
 
 
 def stream_readings(
@@ -210,7 +209,6 @@ class StateFilter:
         self, report: LogReport, *, site_pressure: float = STANDARD_PRESSURE, smooth: bool = True
     ) -> None:
         self._report = report
-        self._frozen = FrozenChannels()
         self._anima = AnimaFilter(site_pressure=site_pressure, smooth=smooth)
         self._last_time = np.nan
 
@@ -225,16 +223,14 @@ class StateFilter:
             self._last_time = readings.times[-1]
             self._report.drop("repeated time", int(again.sum()))
             readings = readings[~again]
-        readings, impossible = readings.plausible()
-        channels, frozen = self._frozen.update(readings.channels)
-        readings = Readings(readings.times, channels)
+        readings, impossible, frozen = self._anima.cleaned(readings)
         for reason, counts in (("impossible", impossible), ("frozen", frozen)):
             for channel, count in counts.items():
                 self._report.void(f"{reason} {channel}", count)
         valued = readings.present()
         self._report.drop("no possible value", int((~valued).sum()))
         readings = readings[valued]
-        return readings.times, to_eisv(self._anima.update(readings))
+        return readings.times, to_eisv(self._anima.follow(readings))
 
 
 class Intake:
@@ -400,12 +396,3 @@ def _count_damage(lines: LineBlocks, report: LogReport) -> None:
     report.drop("line too long", lines.overlong)
     if lines.cut_off:
         report.note("the file is cut off; everything before that point was read")
-
-
-def _join(chunks: list[Readings]) -> Readings:
-    if len(chunks) == 1:
-        return chunks[0]
-    return Readings(
-        np.concatenate([chunk.times for chunk in chunks]),
-        {name: np.concatenate([chunk.channels[name] for chunk in chunks]) for name in chunks[0].channels},
-    )

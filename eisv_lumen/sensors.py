@@ -3,7 +3,7 @@
 Every mean is taken over what is present: a channel that is missing is missing, and nothing stands in for it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -109,6 +109,14 @@ class Readings:
     def __getitem__(self, rows: slice | np.ndarray) -> Self:
         """The chosen readings."""
         return type(self)(self.times[rows], {name: values[rows] for name, values in self.channels.items()})
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Readings of the same channels, one part after the other; at least one."""
+        return cls(
+            np.concatenate([part.times for part in parts]),
+            {name: np.concatenate([part.channels[name] for part in parts]) for name in parts[0].channels},
+        )
 
     def column(self, name: str) -> np.ndarray:
         """`[N]` values of a channel, all NaN where nothing recorded it."""
@@ -295,14 +303,28 @@ class AnimaFilter:
                 expected="a time in seconds for every reading",
                 next="drop the readings without a time",
             )
+        pieces = (readings[row : row + _PIECE] for row in range(0, len(readings), _PIECE))
+        found = [self._piece(self.cleaned(piece)[0]) for piece in pieces]
+        return np.concatenate(found) if found else np.zeros((0, len(ANIMA)))
+
+    def cleaned(self, readings: Readings) -> tuple[Readings, dict[str, int], dict[str, int]]:
+        """The next readings with impossible values and those of frozen sensors missing.
+
+        Returns:
+            The readings, and how many values per channel were impossible, and frozen.
+        """
+        readings, impossible = readings.plausible()
+        for name, count in impossible.items():
+            self.implausible[name] = self.implausible.get(name, 0) + count
+        channels, frozen = self._unfrozen.update(readings.channels)
+        return Readings(readings.times, channels), impossible, frozen
+
+    def follow(self, readings: Readings) -> np.ndarray:
+        """`[N, 4]` anima states of readings that `cleaned` gave, or of some of them; all with a time."""
         pieces = [self._piece(readings[row : row + _PIECE]) for row in range(0, len(readings), _PIECE)]
         return np.concatenate(pieces) if pieces else np.zeros((0, len(ANIMA)))
 
     def _piece(self, readings: Readings) -> np.ndarray:
-        readings, dropped = readings.plausible()
-        for name, count in dropped.items():
-            self.implausible[name] = self.implausible.get(name, 0) + count
-        readings = Readings(readings.times, self._unfrozen.update(readings.channels)[0])
         bands = self._bands.update(readings)
         accuracy = self._prediction.update(readings)
         anima = momentary_anima(readings, bands, accuracy, self.weights, self.site_pressure)

@@ -442,6 +442,16 @@ def test_a_build_killed_after_its_last_file_is_not_done_again(tmp_path, monkeypa
     assert names(tmp_path) == ["out"]
 
 
+def test_what_a_kill_left_is_cleaned_though_there_is_nothing_to_build(tmp_path):
+    make(tmp_path / "out")
+    (tmp_path / ".out.work-0123456789abcdef" / "replaced").mkdir(parents=True)
+    (tmp_path / ".out.lock").touch()
+    before = (tmp_path / "out" / "manifest.json").stat().st_mtime_ns
+    make(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "manifest.json").stat().st_mtime_ns == before
+
+
 def test_a_build_killed_before_its_cleaning_up_is_cleaned_by_the_next(tmp_path, monkeypatch):
     out = tmp_path / "out"
     make(out)

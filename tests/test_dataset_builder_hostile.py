@@ -193,7 +193,7 @@ def test_a_build_killed_anywhere_leaves_the_old_dataset_and_goes_through_when_ru
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
         artifact.verify(tmp_path / "out", kind="dataset")
-        if killed < 8 and (tmp_path / "out" / "manifest.json").read_bytes() != before:
+        if (tmp_path / "out" / "manifest.json").read_bytes() != before:
             break
     assert killed >= 3
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)

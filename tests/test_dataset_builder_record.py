@@ -22,7 +22,7 @@ import pytest
 from dataset_builder import i2c
 from dataset_builder import record as recorder
 from dataset_builder.append_log import SYNC_SECONDS, TIME, Log, mend
-from dataset_builder.record import READINGS, record, record_log
+from dataset_builder.record import record, record_log
 from dataset_builder.telemetry import Telemetry
 from eisv_lumen import artifact
 from eisv_lumen.errors import (
@@ -32,6 +32,7 @@ from eisv_lumen.errors import (
     ResourceError,
     SourceError,
 )
+from eisv_lumen.layouts import RECORDING
 from eisv_lumen.logs import read_log, read_states
 from eisv_lumen.sensors import PLAUSIBLE
 
@@ -96,7 +97,7 @@ def test_telemetry_is_plausible_and_invents_nothing():
 def test_a_recording_is_an_artifact_that_can_be_heard(tmp_path):
     assert record(tmp_path / "out", seconds=1.5, hz=20, quiet=True)
     artifact.verify(tmp_path / "out", kind="recording")
-    series, report = read_states(tmp_path / "out" / READINGS)
+    series, report = read_states(tmp_path / "out" / RECORDING.readings)
     assert len(series) == 30 == artifact.read_metrics(tmp_path / "out")["n"]
     assert not report.dropped and not report.ignored
     assert not record(tmp_path / "out", seconds=1.5, hz=20)
@@ -121,9 +122,9 @@ def test_a_killed_recording_goes_on_where_it_was(tmp_path):
     second = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert second.returncode == 0, second.stderr
     assert "goes on after" in second.stderr
-    (readings,) = read_log(tmp_path / "out" / READINGS).devices.values()
+    (readings,) = read_log(tmp_path / "out" / RECORDING.readings).devices.values()
     assert len(readings) == 60
-    lines = gzip.decompress((tmp_path / "out" / READINGS).read_bytes()).splitlines()
+    lines = gzip.decompress((tmp_path / "out" / RECORDING.readings).read_bytes()).splitlines()
     assert lines[1 : 1 + len(kept)] == kept
     assert not list(tmp_path.glob(".out.work-*"))
 
@@ -319,7 +320,7 @@ def test_a_recording_folder_goes_on_after_a_full_disk(tmp_path):
     kept = whole_lines(partial)
     again = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert again.returncode == 0 and f"goes on after {len(kept)} of 30" in again.stderr
-    lines = gzip.decompress((tmp_path / "out" / READINGS).read_bytes()).decode().splitlines()
+    lines = gzip.decompress((tmp_path / "out" / RECORDING.readings).read_bytes()).decode().splitlines()
     assert lines[1 : 1 + len(kept)] == kept and len(lines) == 31
 
 
@@ -604,6 +605,6 @@ def test_a_recorder_process_with_simulated_sensors(tmp_path):
     assert run.returncode == 0 and "veml7700 at 0x10: light_lux" in run.stderr, run.stderr
     metrics = artifact.read_metrics(tmp_path / "out")
     assert metrics["n"] == 20 and metrics["sensors"][0]["name"] == "veml7700"
-    (readings,) = read_log(tmp_path / "out" / READINGS).devices.values()
+    (readings,) = read_log(tmp_path / "out" / RECORDING.readings).devices.values()
     assert (readings.channels["light_lux"] == 88.5).all()
     assert artifact.Manifest.read(tmp_path / "out").configuration["sensors"] == ["veml7700"]

@@ -158,7 +158,6 @@ def test_the_same_readings_as_from_csv(shared_data, tmp_path):
     log = read_log(source)
     table = pyarrow.csv.read_csv(source)
     pq.write_table(table, tmp_path / "log.parquet", row_group_size=700)
-    assert parquet_log.is_log(tmp_path / "log.parquet")
     devices, report = read(tmp_path / "log.parquet")
     ((times, channels),) = devices.values()
     assert np.array_equal(times, log.devices[""].times)
@@ -171,12 +170,10 @@ def test_units_and_mapping_as_in_csv(tmp_path):
     path = written(
         tmp_path, {"when": [1.0, 2.0], "temp_f": [68.0, 50.0], "p": [101_325, 101_000], "x.y": [30.0, None]}
     )
-    assert not parquet_log.is_log(path)
     mapping = LogMapping(
         columns={"when": "time", "p": "pressure_hpa", "x.y": "humidity_pct"},
         units={"temp_f": "°F", "p": "Pa"},
     )
-    assert parquet_log.is_log(path, mapping)
     devices, report = read(path, mapping=mapping)
     channels = devices[""][1]
     assert channels["ambient_temp_c"].tolist() == [20.0, 10.0]
@@ -195,15 +192,6 @@ def test_a_wide_file_is_read_in_batches(tmp_path, monkeypatch):
     sizes = [len(readings) for _, readings in parquet_log.stream_readings(path, report=report)]
     assert max(sizes) == 100 and sum(sizes) == report.rows == 1050
     assert len(report.ignored) == 300
-
-
-def test_what_is_no_log(tmp_path):
-    legacy = {"shape": ["x"], "eisv_states": ["[]"], "t_start": [1.0], "time": [1.0], "humidity": [1.0]}
-    assert not parquet_log.is_log(written(tmp_path, legacy))
-    assert not parquet_log.is_log(written(tmp_path, {"timestamp": [1.0], "mood": ["blue"]}))
-    assert not parquet_log.is_log(tmp_path / "absent.parquet")
-    (tmp_path / "log.csv").write_text("timestamp,cpu_pct\n1,2\n")
-    assert not parquet_log.is_log(tmp_path / "log.csv")
 
 
 def test_refusals(tmp_path):
@@ -232,9 +220,6 @@ def test_a_damaged_file_is_refused(tmp_path, damage):
     path.write_bytes(data)
     with pytest.raises(SourceError, match="log.parquet"):
         read(path)
-    if damage in ("cut", "footer"):
-        with pytest.raises(SourceError, match="log.parquet"):
-            parquet_log.is_log(path)
 
 
 def test_mapping_files(tmp_path):
