@@ -1,4 +1,4 @@
-# make demo | test | check | bench | readme | hub | space | clean | distclean
+# make demo | test | check | bench | readme | hub | space | pi-emulated | clean | distclean
 # Variables: SOURCE="log.csv anima.db" (real logs to learn from), TIMEZONE=Europe/Berlin (of their times without a zone),
 # HUB=URL (publish there instead of locally),
 # RECIPE=recipes/demo.yaml, OUT=artifacts/demo, PYTHON=python3.
@@ -12,7 +12,7 @@ HUB ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo test check format bench readme hub space setup clean distclean
+.PHONY: demo test check format bench readme hub space pi-emulated setup clean distclean
 
 demo: setup
 	@$(PY) -m recipes.run --recipe $(RECIPE) --out $(OUT) $(foreach s,$(SOURCE),--source $(s)) $(if $(TIMEZONE),--timezone $(TIMEZONE)) $(if $(HUB),--hub $(HUB))
@@ -42,6 +42,10 @@ hub: setup
 
 space: setup
 	@$(PY) -m recipes.space --recipe $(RECIPE) --out $(OUT)
+
+# The wheel and the student on an emulated Cortex-A53; needs qemu-user-static, and nobody else needs it.
+pi-emulated: setup
+	@$(PY) -m recipes.pi_emulated --student $(OUT)/student
 
 setup: $(VENV)/.installed
 
