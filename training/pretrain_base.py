@@ -55,6 +55,7 @@ class BaseSettings:
         documents: Documents of each kind to train on, see `corpus.KINDS`.
         answers: Answers taught to each prompt, see `teacher_examples.TargetSettings`.
         legality: Weight of the loss that keeps impossible tokens away, see `target_trainer`.
+        purity: Weight of the loss that drives out the last of them, see there too.
         save_steps: Steps between checkpoints, from which a killed run goes on.
         measured_windows: Generated windows on which the finished model is compared with the rules.
     """
@@ -70,6 +71,7 @@ class BaseSettings:
     warmup_steps: int = 50
     weight_decay: float = 0.01
     legality: float = 0.0
+    purity: float = 0.0
     save_steps: int = 400
     measured_windows: int = 90
 
@@ -149,6 +151,7 @@ def pretrain(settings: BaseSettings, work: artifact.Work) -> dict[str, Any]:
         data_collator=partial(collate, pad=tokenizer.pad_token_id),
         callbacks=[Progress("base"), log],
         legality=settings.legality,
+        purity=settings.purity,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_checkpoint(work.scratch / "checkpoints"))

@@ -8,7 +8,7 @@ from transformers import Trainer
 
 from training.soft_targets import NOT_LEARNED
 
-NEGLIGIBLE = 3e-4
+NEGLIGIBLE = 2e-5
 """Probability of all impossible tokens together, at one place of an answer, that is nothing to mend."""
 
 
