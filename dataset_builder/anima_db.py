@@ -32,7 +32,7 @@ from eisv_lumen.vocabulary import MAX_TOKENS, PATTERNS, SHAPE_ID, WORD_ID
 STATES, EXPRESSIONS, EVENTS = "state_history", "primitive_history", "trajectory_events"
 SAME_UTTERANCE_S = 2.0
 """The same tokens in two tables at most so many seconds apart were said once."""
-_CHUNK, _FETCHED = 1 << 14, 1 << 10
+_CHUNK, _FETCHED = 1 << 14, 1 << 9
 _IN_HISTORY = ("timestamp", "tokens", "category_pattern", "score", "feedback_signals", "shape")
 _IN_EVENTS = (
     "timestamp",
@@ -145,12 +145,11 @@ class AnimaDatabase:
             cursor = self._connection.execute(
                 f"SELECT timestamp, {', '.join(columns)} FROM {STATES} ORDER BY rowid"
             )
-            for found in _chunks(cursor, len(columns) + 1):
-                self._report.rows += len(found[0])
-                times = parse_times(_texts(found[0]), self._zone)
-                anima = np.stack([_reals(column) for column in found[1:5]], axis=1)
+            for texts, anima, sensors in _chunks(cursor):
+                self._report.rows += len(texts)
+                times = parse_times(texts, self._zone)
                 if body:
-                    anima = body.completed(times, anima, found[5], self._lacking)
+                    anima = body.completed(times, anima, sensors, self._lacking)
                 usable = self._usable(times, anima)
                 yield times[usable], anima[usable]
 
@@ -341,15 +340,22 @@ def _not_held(
     return fresh
 
 
-def _chunks(cursor: sqlite3.Cursor, width: int) -> Iterator[list[list[Any]]]:
-    """The columns of the next rows; fetched few at a time, which keeps them in the processor's cache."""
-    values: list[Any] = []
+def _chunks(cursor: sqlite3.Cursor) -> Iterator[tuple[list[str], np.ndarray, list[Any]]]:
+    """Times as texts, anima states `[n, 4]` and sensors, if selected, of the next rows.
+
+    Rows are fetched and converted few at a time, while they are in the processor's cache.
+    """
+    texts, anima, sensors = list[str](), list[np.ndarray](), list[Any]()
     while True:
         rows = cursor.fetchmany(_FETCHED)
-        values.extend(chain.from_iterable(rows))
-        if values and (not rows or len(values) >= _CHUNK * width):
-            yield [values[column::width] for column in range(width)]
-            values = []
+        if rows:
+            times, *columns = zip(*rows, strict=True)
+            texts += _texts(times)
+            anima.append(np.stack([_reals(column) for column in columns[: len(ANIMA)]], axis=1))
+            sensors += chain.from_iterable(columns[len(ANIMA) :])
+        if texts and (not rows or len(texts) >= _CHUNK):
+            yield texts, np.concatenate(anima), sensors
+            texts, anima, sensors = [], [], []
         if not rows:
             return
 

@@ -1,8 +1,7 @@
 """One build of a dataset: what was read is cut, surveyed, labelled and written."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from dataset_builder.beside import Beside
 from dataset_builder.blending import make_synthetic, synthetic_counts
 from dataset_builder.configuration import NATIVE, DatasetSettings
 from dataset_builder.cutting import (
@@ -23,7 +23,7 @@ from dataset_builder.cutting import (
     window_count,
 )
 from dataset_builder.growth import Held, Parent, joined
-from dataset_builder.labelling import Heard, Listener, taught
+from dataset_builder.labelling import Heard, Listener, converging, taught
 from dataset_builder.legacy import legacy_columns
 from dataset_builder.measuring import Delta, Tally, measure
 from dataset_builder.parquet import EXPRESSIONS, LEGACY, WINDOWS
@@ -32,7 +32,7 @@ from dataset_builder.reading import Content, drop_held_states, drop_repeated_sta
 from dataset_builder.rows import Rows
 from dataset_builder.sources import Source
 from dataset_builder.splits import TRAIN, Piece, Plan
-from dataset_builder.survey import Kind, Priorities, Survey
+from dataset_builder.survey import Kind, Labels, Priorities, Survey
 from dataset_builder.table import REAL, SYNTHETIC, Table
 from dataset_builder.writing import LegacyWriter, SplitWriter, split_writers
 from eisv_lumen import artifact
@@ -77,33 +77,34 @@ class Composition:
     def __init__(self, work: artifact.Work, settings: DatasetSettings, parent: Parent | None) -> None:
         self.work, self.settings, self.parent = work, settings, parent
         self.tally, self.delta = Tally(), Delta()
+        self._shapes = Labels(work.scratch / "shapes")
         self.contents: list[Content] = []
         self.devices: list[Device] = []
         self.pieces: list[Piece] = []
 
     def run(self, sources: Sequence[Source], timezone: str, columns: Mapping[str, LogMapping]) -> None:
         """The whole build."""
-        self._read(sources, timezone, columns)
+        if self.parent:
+            rules = self.parent.rules
+            self._read(sources, timezone, columns)
+        else:
+            with converging(self.settings.seed) as converged:
+                self._read(sources, timezone, columns)
+                rules = converged()
         self._cut()
-        legacy = LegacyWriter(self.work.folder)
-        with ThreadPoolExecutor(1) as beside:
-            # Compressing the published rows' texts is half of the work, and keeps a second core busy.
-            published = beside.submit(self._write_legacy, legacy)
-            shown = self._write_splits()
-            published.result()
-        self._show_synthetic(legacy, shown)
-        legacy.close()
+        # The published rows' texts are half of the work, and keep a second core busy.
+        with Beside(self._write_legacy) as published:
+            published.finish(self._write_splits(rules))
 
-    def _write_splits(self) -> list[Rows]:
+    def _write_splits(self, rules: Rules) -> list[Rows]:
         """Write everything but the published rows; returns what they show of the synthetic windows."""
         survey, kept, learned = self._survey()
         rules, feedback = taught(
-            self.parent.rules if self.parent else None,
+            rules,
             learned,
             unplaced=sum(
                 device.listener.unplaced(self._spans(device)) for device in self.devices if device.listener
             ),
-            seed=self.settings.seed,
             earlier=self.parent.metrics["feedback"] if self.parent else None,
         )
         given = [content for content in self.contents if content.synthetic is not None]
@@ -196,6 +197,7 @@ class Composition:
         for device, scale, batch in self._batches():
             windows = batch.windows()
             shapes, heard = classify(windows), _heard(device, scale, batch)
+            self._shapes.append(shapes)
             kind = Kind(batch.stretch.split, device.source, scale.name)
             survey.add(kind, windows, shapes, priorities.draw(heard.any))
             if batch.stretch.split == TRAIN:
@@ -205,19 +207,24 @@ class Composition:
         return survey, survey.choose(), learned
 
     def _write_real(self, writers: dict[str, SplitWriter], survey: Survey, rules: Rules) -> None:
-        priorities, generator = Priorities(self.settings.seed), self._generator(303)
+        priorities, generator, shapes = (
+            Priorities(self.settings.seed),
+            self._generator(303),
+            self._shapes.all(),
+        )
         for device, scale, batch in self._batches():
-            table = Table.real(
-                batch, source=device.source, device=device.name, scale=scale.name, cadence=scale.cadence
-            )
             heard = _heard(device, scale, batch)
-            shapes, priority = classify(table.windows()), priorities.draw(heard.any)
             kind = Kind(batch.stretch.split, device.source, scale.name)
-            kept = np.flatnonzero(survey.kept(kind, shapes, priority))
+            kept = np.flatnonzero(survey.kept(kind, next(shapes), priorities.draw(heard.any)))
             if len(kept):
-                writers[SPLITS[batch.stretch.split]].add(
-                    _rows(table[kept], rules, generator, robust=shapes[kept], heard=heard[kept])
+                table = Table.real(
+                    batch[kept],
+                    source=device.source,
+                    device=device.name,
+                    scale=scale.name,
+                    cadence=scale.cadence,
                 )
+                writers[SPLITS[batch.stretch.split]].add(_rows(table, rules, generator, heard=heard[kept]))
 
     def _write_given(self, writer: SplitWriter, content: Content, rules: Rules) -> None:
         """Windows that the source itself calls synthetic: like those that are made, they only train."""
@@ -250,8 +257,9 @@ class Composition:
                     shown.append(rows[np.arange(min(LEGACY_SYNTHETIC, len(rows)))])
         return shown
 
-    def _write_legacy(self, legacy: LegacyWriter) -> None:
+    def _write_legacy(self, shown: Callable[[], list[Rows]]) -> None:
         """Every window of the logs as they were recorded, whatever its split; published rows as they are."""
+        legacy = LegacyWriter(self.work.folder)
         for rows in self.parent.rows(DATASET.legacy, LEGACY) if self.parent else ():
             legacy.copy(rows)
         for content in self.contents:
@@ -260,6 +268,8 @@ class Composition:
         for device in self.devices:
             if not device.content.legacy:
                 self._write_native(legacy, device)
+        self._show_synthetic(legacy, shown())
+        legacy.close()
 
     def _write_native(self, legacy: LegacyWriter, device: Device) -> None:
         for batch in batches(device.native, whole(device.native.series), self.settings):
@@ -356,16 +366,9 @@ def _heard(device: Device, scale: Scale, batch: Batch) -> Heard:
     return device.listener.heard(batch)
 
 
-def _rows(
-    table: Table,
-    rules: Rules,
-    generator: np.random.Generator,
-    *,
-    robust: np.ndarray | None = None,
-    heard: Heard | None = None,
-) -> Rows:
+def _rows(table: Table, rules: Rules, generator: np.random.Generator, *, heard: Heard | None = None) -> Rows:
     windows = table.windows()
-    robust = classify(windows) if robust is None else robust
+    robust = classify(windows)
     return Rows(
         table=table,
         robust=robust,

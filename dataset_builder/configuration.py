@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import yaml
-
 from eisv_lumen.errors import ConfigurationError
 from eisv_lumen.sensors import STANDARD_PRESSURE
 from eisv_lumen.windows import STRIDE, WINDOW_LENGTH
@@ -135,6 +133,8 @@ class DatasetSettings:
         Raises:
             ConfigurationError: The file is missing, no YAML mapping, or has unknown or wrong fields.
         """
+        import yaml  # not needed, nor waited for, where the defaults are used
+
         try:
             content = yaml.safe_load(Path(path).read_text("utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

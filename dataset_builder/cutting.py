@@ -1,7 +1,7 @@
 """Real windows: the states of a device at several time scales, divided by its plan, cut batch by batch."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -72,6 +72,10 @@ class Batch:
     def __len__(self) -> int:
         """Number of windows, N."""
         return len(self.at)
+
+    def __getitem__(self, rows: np.ndarray) -> "Batch":
+        """The chosen windows."""
+        return replace(self, at=self.at[rows], until=self.until[rows])
 
     def windows(self) -> Windows:
         """The windows as every other part of the project takes them, in seconds since each began."""

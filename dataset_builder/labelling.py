@@ -1,16 +1,20 @@
 """Expressions for windows: what was really said there, and what the rules with feedback say."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from dataset_builder.anima_db import Observed
+from dataset_builder.beside import Beside
 from dataset_builder.cutting import Batch
 from eisv_lumen.rules import Rules
 from eisv_lumen.vocabulary import MAX_TOKENS
+
+_CONVERGED: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+"""Weights and updates of self-scored rules by seed; they are the same for every dataset."""
 
 
 @dataclass(frozen=True)
@@ -98,28 +102,23 @@ class Listener:
 
 
 def taught(
-    rules: Rules | None,
+    rules: Rules,
     learned: list[tuple[float, int, np.ndarray, float]],
     *,
     unplaced: int,
-    seed: int,
     earlier: Mapping[str, Any] | None = None,
 ) -> tuple[Rules, dict[str, Any]]:
     """The rules that label the windows, and what they learned from, as plain JSON.
 
-    Without earlier rules they learn from their own coherence until every shape has converged. Where
-    expressions were observed with a score, the weights then learn from those in the train split.
+    Where expressions were observed with a score, the weights learn from those in the train split.
 
     Args:
-        rules: The rules that labelled the dataset that is grown, or None.
+        rules: The rules that labelled the dataset that is grown; else those that have learned from their own
+            coherence until every shape has converged.
         learned: Moment, shape id, expression and score of what was observed in the train split.
         unplaced: Expressions that belong to no window.
-        seed: Seed of the self-scored feedback.
         earlier: What the earlier rules had learned from.
     """
-    if rules is None:
-        weights, updates = _converged(seed)
-        rules = Rules(weights, updates)
     if learned:
         learned = sorted(learned, key=lambda one: one[0])
         rules.feedback(
@@ -137,8 +136,21 @@ def taught(
     }
 
 
-@lru_cache(maxsize=4)
+@contextmanager
+def converging(seed: int) -> Iterator[Callable[[], Rules]]:
+    """A function that gives self-scored rules, which are taught beside what is done before it is called."""
+    if seed in _CONVERGED:
+        yield lambda: Rules(*_CONVERGED[seed])
+        return
+    with Beside(lambda _: _converged(seed)) as teaching:
+
+        def finished() -> Rules:
+            _CONVERGED[seed] = teaching.finish()
+            return Rules(*_CONVERGED[seed])
+
+        yield finished
+
+
 def _converged(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weights and updates of self-scored rules; the same for every dataset of a seed."""
     rules, updates = Rules.converged(seed)
     return rules.weights, updates

@@ -18,6 +18,9 @@ from eisv_lumen.vocabulary import DIMENSIONS, SHAPES
 STATE_DECIMALS, TIME_DECIMALS = 4, 3
 PROVENANCE = {"real": "lumen_real", "synthetic": "synthetic"}
 
+_FOURS = np.frombuffer("".join(f"{number:04}" for number in range(10_000)).encode(), np.uint32)
+"""The four characters of each number below 10,000."""
+
 
 def legacy_columns(
     times: np.ndarray,
@@ -51,11 +54,12 @@ def legacy_columns(
         tokens[row] = json.dumps([to_published(Expression.from_ids(ids)) for ids in several])
         counts[row] = len(several)
     later = np.append(times[1:], times[-1:])
+    length = at.shape[1]
     return {
         "shape": parquet.repeated(SHAPES, shapes, pa.string()),
-        "eisv_states": _json_lists(_points(times, states, DIMENSIONS, STATE_DECIMALS), at),
+        "eisv_states": _json_lists(_points(times, states, DIMENSIONS, STATE_DECIMALS), at[:, 0], length),
         "derivatives": _json_lists(
-            _points(later, rates, [f"d{name}" for name in DIMENSIONS], decimals), at[:, :-1]
+            _points(later, rates, [f"d{name}" for name in DIMENSIONS], decimals), at[:, 0], length - 1
         ),
         "t_start": times[at[:, 0]],
         "t_end": times[at[:, -1]],
@@ -67,9 +71,9 @@ def legacy_columns(
 
 def _points(times: np.ndarray, values: np.ndarray, names: Sequence[str], decimals: int) -> np.ndarray:
     """`[M, W]` bytes: the text of `{t, name: value, …}` for each row, with a comma in front."""
-    columns = [_constant(', {"t": '), _digits(times, TIME_DECIMALS)]
+    columns = [_constant(',{"t":'), _digits(times, TIME_DECIMALS)]
     for name, numbers in zip(names, values.T, strict=True):
-        columns += [_constant(f', "{name}":'), _digits(numbers, decimals, sign=True)]
+        columns += [_constant(f',"{name}":'), _digits(numbers, decimals, sign=True)]
     columns.append(_constant("}"))
     text = np.empty((len(times), sum(column.shape[-1] for column in columns)), np.uint8)
     place = 0
@@ -79,11 +83,11 @@ def _points(times: np.ndarray, values: np.ndarray, names: Sequence[str], decimal
     return text
 
 
-def _json_lists(points: np.ndarray, at: np.ndarray) -> pa.Array:
-    """Per row of `at` a JSON list of those points."""
-    n, length = at.shape
-    text = np.empty((n, length * points.shape[1] + 1), np.uint8)
-    text[:, :-1] = points[at].reshape(n, -1)
+def _json_lists(points: np.ndarray, first: np.ndarray, length: int) -> pa.Array:
+    """`[N]` JSON lists of so many points each, which follow each other from the first on."""
+    n, width = len(first), length * points.shape[1]
+    text = np.empty((n, width + 1), np.uint8)
+    text[:, :-1] = np.lib.stride_tricks.sliding_window_view(points.ravel(), width)[first * points.shape[1]]
     text[:, 0] = ord("[")
     text[:, -1] = ord("]")
     offsets = np.arange(n + 1, dtype=np.int32) * text.shape[1]
@@ -97,17 +101,12 @@ def _constant(text: str) -> np.ndarray:
 def _digits(values: np.ndarray, decimals: int, *, sign: bool = False) -> np.ndarray:
     """`[n, W]` the numbers as text of one width: sign or space, digits, point, decimals."""
     scaled = np.rint(np.abs(values) * 10.0**decimals).astype(np.int64)
-    largest = int(scaled.max(initial=0)) // 10**decimals
-    whole = len(str(largest))
+    whole = len(str(int(scaled.max(initial=0)) // 10**decimals))
+    digits = _all_digits(scaled, whole + decimals)
     text = np.empty((len(values), sign + whole + 1 + decimals), np.uint8)
-    rest = scaled
-    for place in range(text.shape[1] - 1, sign - 1, -1):
-        if place == sign + whole:
-            text[:, place] = ord(".")
-            continue
-        tens = rest // 10
-        text[:, place] = rest - 10 * tens + ord("0")
-        rest = tens
+    text[:, sign : sign + whole] = digits[:, :whole]
+    text[:, sign + whole] = ord(".")
+    text[:, sign + whole + 1 :] = digits[:, whole:]
     # JSON knows no leading zeros, and a sign stands right before its number.
     first = np.full(len(values), int(sign))
     for place in range(sign, sign + whole - 1):
@@ -119,3 +118,14 @@ def _digits(values: np.ndarray, decimals: int, *, sign: bool = False) -> np.ndar
         negative = np.flatnonzero((values < 0) & (scaled > 0))
         text[negative, first[negative] - 1] = ord("-")
     return text
+
+
+def _all_digits(numbers: np.ndarray, count: int) -> np.ndarray:
+    """`[n, count]` the last digits of whole numbers as characters, looked up four at a time."""
+    fours = np.empty((len(numbers), -(-count // 4)), np.uint32)
+    for place in range(fours.shape[1] - 1, 0, -1):
+        rest = numbers // 10_000
+        fours[:, place] = _FOURS[numbers - 10_000 * rest]
+        numbers = rest
+    fours[:, 0] = _FOURS[numbers]
+    return fours.view(np.uint8)[:, -count:]

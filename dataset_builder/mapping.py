@@ -7,8 +7,6 @@ timezone: Europe/Berlin
 
 from pathlib import Path
 
-import yaml
-
 from eisv_lumen.errors import ConfigurationError
 from eisv_lumen.log_columns import LogMapping
 
@@ -19,6 +17,8 @@ def read_mapping(path: Path) -> LogMapping:
     Raises:
         ConfigurationError: The file cannot be read, is no YAML, or declares something unknown.
     """
+    import yaml  # most builds have no mapping
+
     try:
         data = yaml.safe_load(path.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -27,8 +27,8 @@ class Tally:
 
     def add(self, split: str, rows: pa.Table) -> None:
         """Rows of the `windows` configuration."""
-        found = rows.select(_KEYS).group_by(_KEYS).aggregate([([], "count_all")]).to_pydict()
-        for *key, count in zip(*(found[name] for name in _KEYS), found["count_all"], strict=True):
+        found = Counter(zip(*(rows[name].to_pylist() for name in _KEYS), strict=True))
+        for key, count in found.items():
             self._counts[split, *key] += count
         self._observed += len(rows) - rows["observed_tokens"].null_count
 
@@ -80,12 +80,11 @@ class Delta:
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
-    def add(self, rows: pa.Table) -> None:
-        """Rows of the `windows` configuration."""
-        for name, start in zip(rows["window_id"].to_pylist(), rows["t_start"].to_pylist(), strict=True):
-            self._hash.update(f"{name} {start!r}\n".encode())
-        for chunk in rows["states"].chunks:
-            self._hash.update(memoryview(chunk.flatten().flatten().to_numpy(zero_copy_only=False)))
+    def add(self, names: Sequence[str], starts: np.ndarray, states: np.ndarray) -> None:
+        """Names, beginnings `[N]` and float32 states `[N, T, 4]` of windows."""
+        rows = zip(names, starts.tolist(), strict=True)
+        self._hash.update("".join(f"{name} {start!r}\n" for name, start in rows).encode())
+        self._hash.update(np.ascontiguousarray(states).data)
 
     def hexdigest(self) -> str:
         """sha256 hex."""

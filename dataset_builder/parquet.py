@@ -14,6 +14,10 @@ SPREAD = frozenset({"states", "times", "t_start", "t_end"})
 UNREPEATED = SPREAD | {"window_id", "eisv_states", "derivatives"}
 """Columns whose values hardly repeat: a dictionary would only take room, as would their least and largest."""
 
+_LEVEL = 1
+"""Of the compression: texts in small pages and numbers byte by byte gain next to nothing from slower ones."""
+_PAGE = 1 << 15
+"""Bytes after which a page of long texts ends."""
 _TEXT = pa.string()
 _TEXTS, _REALS = pa.list_(pa.string()), pa.list_(pa.float32())
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -70,8 +74,14 @@ LEGACY = pa.schema(
 class ParquetFile:
     """A table on its way to its file, a row group at a time."""
 
-    def __init__(self, path: Path, schema: pa.Schema, *, level: int = 3) -> None:
-        """Open a file of one of the schemas above; its column types are what the `datasets` library shows."""
+    def __init__(self, path: Path, schema: pa.Schema, *, page_rows: int | None = None) -> None:
+        """Open a file of one of the schemas above; its column types are what the `datasets` library shows.
+
+        Args:
+            path: The file; its folder is made.
+            schema: What it holds.
+            page_rows: Most rows in a page of long texts; else arrow's own 1024 or more.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         self.schema = described(schema)
         numbers = [name for name in _leaves(schema) if name.split(".")[0] in SPREAD]
@@ -79,12 +89,13 @@ class ParquetFile:
             path,
             self.schema,
             compression="zstd",
-            compression_level=level,
+            compression_level=_LEVEL,
             version="2.6",
             store_schema=True,
             write_statistics=[name for name in _leaves(schema) if name.split(".")[0] not in UNREPEATED],
             use_dictionary=[name for name in _leaves(schema) if name.split(".")[0] not in UNREPEATED],
             column_encoding=dict.fromkeys(numbers, "BYTE_STREAM_SPLIT"),
+            **({"write_batch_size": page_rows, "data_page_size": _PAGE} if page_rows else {}),
         )
 
     def write(self, columns: Mapping[str, Any]) -> pa.Table:
@@ -130,7 +141,8 @@ def _array(values: Any, field: pa.Field) -> pa.Array:
 
 def repeated(choices: Sequence[Any], which: np.ndarray, kind: pa.DataType) -> pa.Array:
     """`[N]` one of a few values for each row."""
-    return pa.array(choices, kind).take(pa.array(which))
+    # Not by `take`: loading arrow's compute functions takes longer than all of this.
+    return pa.array([choices[number] for number in which.tolist()], kind)
 
 
 def number_lists(values: np.ndarray, present: np.ndarray | None = None) -> pa.Array:

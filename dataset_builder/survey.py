@@ -1,6 +1,8 @@
 """A first pass over all real windows: what there is, which are kept, and how firm their labels are."""
 
 from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -57,6 +59,26 @@ class Priorities:
     def draw(self, said: np.ndarray) -> np.ndarray:
         """`[N]` priorities of windows with, or without, an observed expression; the lower the sooner kept."""
         return self._generator.random(len(said)) - said
+
+
+class Labels:
+    """Robust labels of all windows on disk, batch by batch: a second pass need not work them out again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._counts: list[int] = []
+
+    def append(self, shapes: np.ndarray) -> None:
+        """`[N]` labels of the next batch."""
+        with self._path.open("ab") as file:
+            file.write(shapes.astype(np.int8).data)
+        self._counts.append(len(shapes))
+
+    def all(self) -> Iterator[np.ndarray]:
+        """The labels of every batch in turn."""
+        with self._path.open("rb") as file:
+            for count in self._counts:
+                yield np.frombuffer(file.read(count), np.int8)
 
 
 class Survey:

@@ -13,7 +13,8 @@ from eisv_lumen.layouts import ALL_SPLITS, DATASET, HELD_OUT_SYNTHETIC
 
 ROW_GROUP = 4096
 """Rows per row group; bounds the memory that writing takes."""
-_LEGACY_LEVEL = 8
+_LEGACY_PAGE_ROWS = 44
+"""Pages of the published texts of just under 64 kB, which zstd's fastest level compresses best."""
 
 
 class SplitWriter:
@@ -22,8 +23,8 @@ class SplitWriter:
     def __init__(self, folder: Path, name: str, tally: Tally, delta: Delta) -> None:
         self._tally, self._delta = tally, delta
         self._split = next((split for split, made in HELD_OUT_SYNTHETIC.items() if made == name), name)
-        self._windows = ParquetFile(folder / DATASET.windows(name), WINDOWS, level=6)
-        self._expressions = ParquetFile(folder / DATASET.expressions(name), EXPRESSIONS, level=6)
+        self._windows = ParquetFile(folder / DATASET.windows(name), WINDOWS)
+        self._expressions = ParquetFile(folder / DATASET.expressions(name), EXPRESSIONS)
         self._waiting: list[Rows] = []
         self._count = 0
 
@@ -60,7 +61,8 @@ class SplitWriter:
             names = rows.table.names()
             written = self._windows.write(window_columns(rows, names))
             self._tally.add(self._split, written)
-            self._delta.add(written.filter(pa.array(rows.table.provenance == REAL)))
+            real = np.flatnonzero(rows.table.provenance == REAL)
+            self._delta.add([names[row] for row in real], rows.table.start[real], rows.table.states[real])
             self._expressions.write(expression_columns(rows, names))
         self._waiting = [whole[np.arange(stop, len(whole))]] if stop < len(whole) else []
         self._count = len(whole) - stop
@@ -70,7 +72,7 @@ class LegacyWriter:
     """The rows of the `legacy` configuration."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = ParquetFile(folder / DATASET.legacy, LEGACY, level=_LEGACY_LEVEL)
+        self._file = ParquetFile(folder / DATASET.legacy, LEGACY, page_rows=_LEGACY_PAGE_ROWS)
 
     def add(self, columns: dict[str, object]) -> None:
         """Rows that follow those before."""

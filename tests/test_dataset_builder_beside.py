@@ -1,0 +1,133 @@
+"""The process beside the builder: what it gives back, how it fails, and that it never outlives its use."""
+
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from dataset_builder import composing
+from dataset_builder.beside import Beside
+from dataset_builder.build import build
+from dataset_builder.composing import Composition
+from dataset_builder.configuration import NATIVE, DatasetSettings
+from dataset_builder.legacy import legacy_columns
+from dataset_builder.writing import LegacyWriter
+from eisv_lumen.errors import ResourceError, SourceError
+from tests.test_dataset_builder import write_database
+
+SETTINGS = DatasetSettings(scales=(NATIVE,))
+
+
+def ends_itself(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def raises(error):
+    def work(*_, **__):
+        raise error
+
+    return work
+
+
+def test_it_works_with_what_it_is_handed_in_a_process_of_its_own():
+    with Beside(lambda receive: (os.getpid(), receive() * 2)) as beside:
+        process, doubled = beside.finish(np.arange(3.0))
+    assert process != os.getpid()
+    assert doubled.tolist() == [0, 2, 4]
+    assert not multiprocessing.active_children()
+
+
+def test_what_it_raises_is_raised_here():
+    with (
+        pytest.raises(SourceError, match="a bad row") as refused,
+        Beside(raises(SourceError(found="a bad row", expected="a good one", next="mend it"))) as beside,
+    ):
+        beside.finish()
+    assert (refused.value.expected, refused.value.next) == ("a good one", "mend it")
+    with pytest.raises(OSError) as full, Beside(raises(OSError(errno.ENOSPC, "full", "a.parquet"))) as beside:
+        beside.finish()
+    assert (full.value.errno, full.value.filename) == (errno.ENOSPC, "a.parquet")
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"), Beside(lambda _: 1 // 0) as beside:
+        beside.finish()
+
+
+def test_one_that_is_killed_is_an_error():
+    with pytest.raises(ResourceError, match="code -9"), Beside(ends_itself) as beside:
+        beside.finish()
+
+
+def test_one_that_is_no_longer_wanted_is_ended():
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), Beside(lambda _: time.sleep(600)):
+        raise KeyboardInterrupt
+    assert not multiprocessing.active_children()
+    assert time.monotonic() - started < 300
+
+
+def test_it_ends_when_the_process_that_began_it_is_killed():
+    program = (
+        "import time\nfrom dataset_builder.beside import Beside\n"
+        "with Beside(lambda _: (print('begun', flush=True), time.sleep(600))) as beside:\n    beside.finish()"
+    )
+    began = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert began.stdout.readline() == b"begun\n"
+    began.kill()
+    began.wait()
+    started = time.monotonic()
+    assert began.stdout.read() == b""  # both hold the other end, so it ends when both have
+    assert time.monotonic() - started < 300
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "does", "error"),
+    [
+        (LegacyWriter, "add", ends_itself, ResourceError),
+        (LegacyWriter, "close", raises(OSError(errno.ENOSPC, "No space left on device")), ResourceError),
+        (LegacyWriter, "add", raises(ValueError("a bug")), RuntimeError),
+        (Composition, "_write_splits", raises(KeyboardInterrupt()), KeyboardInterrupt),
+        (composing, "read_source", raises(KeyboardInterrupt()), KeyboardInterrupt),
+    ],
+)
+def test_a_build_that_fails_on_either_side_leaves_nothing(owner, name, does, error, tmp_path, monkeypatch):
+    write_database(tmp_path / "anima.db", n=400)
+    monkeypatch.setattr(owner, name, does)
+    with pytest.raises(error):
+        build(tmp_path / "out", [str(tmp_path / "anima.db")], SETTINGS)
+    assert [path.name for path in tmp_path.iterdir()] == ["anima.db"]
+    assert not multiprocessing.active_children()
+
+
+def test_the_command_does_without_pandas_and_leaves_it_usable(tmp_path):
+    write_database(tmp_path / "anima.db", n=400)
+    program = (
+        "import sys\nfrom dataset_builder import build\nbuild.main()\nassert 'pandas' not in sys.modules\n"
+        "import pyarrow\nassert pyarrow.table({'a': [1, 2]}).to_pandas().a.sum() == 3"
+    )
+    place = ["--source", str(tmp_path / "anima.db"), "--out", str(tmp_path / "out")]
+    subprocess.run([sys.executable, "-c", program, *place], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 30.0, 4e4])
+def test_legacy_texts_say_the_numbers_rounded(size):
+    rng = np.random.default_rng(0)
+    times = np.cumsum(rng.uniform(0.5, 1.5, 50)) + (0.0 if size < 1 else 1.7e9)
+    states = (rng.uniform(-size, size, (50, 4))).astype(np.float32)
+    at = np.array([0, 10, 30])[:, None] + np.arange(20)
+    columns = legacy_columns(times, states, at, np.zeros(3, np.int64), {}, provenance="real", cadence=1.0)
+    for row, (text, rates) in enumerate(zip(columns["eisv_states"], columns["derivatives"], strict=True)):
+        points, slopes = json.loads(text.as_py()), json.loads(rates.as_py())
+        assert [p["t"] for p in points] == np.round(times[at[row]], 3).tolist()
+        found = np.array([[p[name] for name in "EISV"] for p in points])
+        assert np.abs(found - states[at[row]]).max() <= 0.5001e-4
+        steps = np.diff(times[at[row]])[:, None]
+        expected = np.diff(states[at[row]].astype(np.float64), axis=0) / steps
+        found = np.array([[s[f"d{name}"] for name in "EISV"] for s in slopes])
+        assert np.abs(found - expected).max() <= 0.5001e-4
+        assert [s["t"] for s in slopes] == [p["t"] for p in points[1:]]
