@@ -30,8 +30,8 @@ def _main() -> int | None:
 
 def pull(arguments: argparse.Namespace) -> None:
     """Install the newest release: find, download by commit, verify, test, switch."""
-    from eisv_lumen.device.home import Settings
-    from eisv_lumen.device.live import check_word_size
+    from eisv_lumen.device.runtime import check_word_size
+    from eisv_lumen.device.settings import Settings
     from eisv_lumen.device.updater import Updater
     from eisv_lumen.hub_client import read_token
     from eisv_lumen.signing import TrustedKeys
@@ -43,11 +43,11 @@ def pull(arguments: argparse.Namespace) -> None:
     known = home.read("device.json")
     chosen = {"repo_id": arguments.repo, "hub": arguments.hub, "channel": arguments.channel}
     wanted = {**known, **{name: value for name, value in chosen.items() if value is not None}}
-    settings = Settings(**wanted) if "repo_id" in wanted else None
+    settings = Settings.of(wanted) if "repo_id" in wanted else None
     if trusted is not None:
-        home.write("trust.json", trusted.to_dict())
+        home.give_trust(trusted)
     if settings is not None and wanted != known:
-        home.write("device.json", vars(settings))
+        home.update("device.json", **wanted)
     if not sys.stderr.isatty():
         _quiet_downloads()
     outcome = Updater(home, token, _progress).pull(retry=arguments.retry)
@@ -85,9 +85,12 @@ def run(arguments: argparse.Namespace) -> None:
 
     from eisv_lumen.device import service
     from eisv_lumen.device.live import LiveTelemetry
+    from eisv_lumen.device.probation import Probation
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     home = _home(arguments)
+    probation = Probation(home, _progress)
+    probation.start()
     voice = service.open_voice(home, gate=arguments.gate, generator=_generator(arguments.seed))
     telemetry = LiveTelemetry()
     states = service.live_states(telemetry.stream(arguments.every))
@@ -97,16 +100,40 @@ def run(arguments: argparse.Namespace) -> None:
         stride=arguments.stride,
         told=lambda spoken: _print(arguments, spoken.to_dict(), _spoken_line(spoken)),
         warn=_progress,
+        probation=probation,
     )
     told.run(states, arguments.count)
 
 
 def status(arguments: argparse.Namespace) -> None:
     """Show what is installed, verified anew, and what the updater remembers."""
-    from eisv_lumen.device.updater import status as device_status
+    from eisv_lumen.device.status import lines
+    from eisv_lumen.device.status import status as device_status
 
     described = device_status(_home(arguments))
-    _print(arguments, described, "\n".join(_status_lines(described)))
+    _print(arguments, described, "\n".join(lines(described)))
+
+
+def pin(arguments: argparse.Namespace) -> None:
+    """Want exactly this version, older or newer, until unpin."""
+    from eisv_lumen.device.wishes import set_pin
+
+    wanted = None if arguments.none else arguments.wanted
+    _print(arguments, {"pin": wanted}, set_pin(_home(arguments), wanted))
+
+
+def unpin(arguments: argparse.Namespace) -> None:
+    """Want the newest release again."""
+    from eisv_lumen.device.wishes import set_pin
+
+    _print(arguments, {"pin": None}, set_pin(_home(arguments), None))
+
+
+def channel(arguments: argparse.Namespace) -> None:
+    """Want released versions only (stable), or prereleases too (beta)."""
+    from eisv_lumen.device.wishes import set_channel
+
+    _print(arguments, {"channel": arguments.name}, set_channel(_home(arguments), arguments.name))
 
 
 def rollback(arguments: argparse.Namespace) -> None:
@@ -145,24 +172,6 @@ def _spoken_line(spoken: "Spoken") -> str:
         f"[{spoken.source}] {spoken.expression}   ({' '.join(spoken.lumen_words)})   {spoken.shape}, "
         f"confidence {spoken.confidence:.2f}, {version}{why}"
     )
-
-
-def _status_lines(described: dict) -> list[str]:
-    current, memory = described["current"] or {}, described["memory"]
-    keys = described["trusted_keys"]
-    lines = [
-        f"home      {described['home']}",
-        f"speaks    {current.get('version', 'nothing yet')} (slot {current.get('slot', '-')})",
-        f"trusts    {', '.join(keys) if isinstance(keys, list) else keys['problem']}",
-        f"source    {described['settings'].get('repo_id') or described['settings'].get('problem')}",
-    ]
-    for name, slot in described["slots"].items():
-        detail = slot.get("version") or slot.get("problem") or ""
-        lines.append(f"slot {name}    {slot['state']} {detail}".rstrip())
-    if memory.get("last_pull"):
-        lines.append(f"last pull {memory['last_pull']['time']}: {memory['last_pull']['result']}")
-    lines += [f"refused   {version}: {why}" for version, why in memory.get("refused", {}).items()]
-    return lines
 
 
 def _print(arguments: argparse.Namespace, record: dict, line: str) -> None:
@@ -224,6 +233,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(command("run", run))
     command("status", status)
     command("rollback", rollback)
+    pinned = command("pin", pin).add_mutually_exclusive_group(required=True)
+    pinned.add_argument("wanted", nargs="?", metavar="VERSION", help="such as 0.1.0")
+    pinned.add_argument("--none", action="store_true", help="the newest release again, as unpin")
+    command("unpin", unpin)
+    command("channel", channel).add_argument("name", choices=("stable", "beta"))
     return parser
 
 

@@ -3,9 +3,13 @@
 `huggingface_hub` raises requests' errors up to 0.36, httpx' from 1.0 and httpx2's later; all are met here.
 """
 
+import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +19,21 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 TOKEN_VARIABLE = "HF_TOKEN"
+_NOT_THERE = {"EntryNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError"}
+_UPLOAD = "Error while uploading"
 _TRANSPORTS = ("requests.", "httpx", "httpcore", "urllib3", "h11", "h2")
 
 
 class HubUnreachableError(HubError):
-    """No answer came from the Hub: no network, no server, or one that is overloaded."""
+    """No usable answer came from the Hub: it is overloaded, or its answers are lost or mangled on the way.
+
+    Attributes:
+        retry_after: Seconds that the Hub asked to wait (Retry-After), where it did.
+        offline: Whether no connection could be made at all: no network, no name service, no server.
+    """
+
+    retry_after: float | None = None
+    offline = False
 
 
 class HubNotFoundError(HubError):
@@ -28,6 +42,38 @@ class HubNotFoundError(HubError):
 
 class HubConflictError(HubError):
     """Somebody else changed the branch meanwhile (412), or the name is taken (409)."""
+
+
+@dataclass(frozen=True)
+class Refs:
+    """What a repository's tags and branches point to: a commit by name."""
+
+    tags: dict[str, str]
+    branches: dict[str, str]
+
+
+def read_refs(endpoint: str, token: str | None, repo_id: str) -> Refs:
+    """Tags and branches of a model repository, in one request.
+
+    `HfApi.list_repo_refs` would wait for ever for a server that went silent; this waits as long as the client
+    waits for a file's metadata (HF_HUB_ETAG_TIMEOUT).
+
+    Args:
+        endpoint: Address of the Hub.
+        token: None sends none.
+        repo_id: `namespace/name`.
+    """
+    from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT as SECONDS
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    headers = build_hf_headers(token=token or False)
+    response = get_session().get(f"{endpoint}/api/models/{repo_id}/refs", headers=headers, timeout=SECONDS)
+    hf_raise_for_status(response)
+    found = response.json()
+    tags, branches = (
+        {str(ref["name"]): str(ref["targetCommit"]) for ref in found[kind]} for kind in ("tags", "branches")
+    )
+    return Refs(tags, branches)
 
 
 def client(endpoint: str | None = None, token: str | None = None) -> "HfApi":
@@ -97,16 +143,22 @@ def hub_errors(what: str, endpoint: str) -> Iterator[None]:
 
 
 def _translate(error: Exception, what: str, endpoint: str) -> HubError | None:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & _NOT_THERE and not names & {"LocalEntryNotFoundError", "GatedRepoError"}:
+        # By its class: without a token the Hub answers 401 for what does not exist, or is private.
+        return _of_status(404, what, endpoint)
+    if type(error) is RuntimeError and str(error).startswith(_UPLOAD):
+        return _of_upload(error, what, endpoint)
     status = _status(error)
     if status is not None:
-        return _of_status(status, what, endpoint)
-    names = {kind.__name__ for kind in type(error).__mro__}
+        translated = _of_status(status, what, endpoint)
+        if isinstance(translated, HubUnreachableError):
+            translated.retry_after = retry_after(error)
+        return translated
     if names & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "FileMetadataError"}:
         cause = error.__cause__ or error.__context__
         deeper = _translate(cause, what, endpoint) if isinstance(cause, Exception) else None
         return deeper or _unreachable(error, what, endpoint)
-    if names & {"EntryNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError"}:
-        return _of_status(404, what, endpoint)
     if "HFValidationError" in names:
         return HubError(
             found=f"a repository name that the client refuses, to {what}",
@@ -116,26 +168,73 @@ def _translate(error: Exception, what: str, endpoint: str) -> HubError | None:
     if type(error).__module__.startswith(_TRANSPORTS) or isinstance(error, ConnectionError | TimeoutError):
         return _unreachable(error, what, endpoint)
     if isinstance(error, OSError) and "Consistency check failed" in str(error):
-        return HubError(
+        return HubUnreachableError(
             found=f"a truncated answer from {endpoint}, to {what}",
             expected="the whole file",
             next="run the same command again",
         )
+    if isinstance(error, json.JSONDecodeError):
+        return HubUnreachableError(
+            found=f"an answer from {endpoint} that is no JSON, to {what}",
+            expected="a Hub's answer",
+            next="check the Hub's address, and whether the network asks for a log-in",
+        )
     return None
 
 
-def _status(error: Exception) -> int | None:
+def _of_upload(error: RuntimeError, what: str, endpoint: str) -> HubError:
+    """The client wraps what went wrong with a large file."""
+    cause = error.__cause__
+    deeper = _translate(cause, what, endpoint) if isinstance(cause, Exception) else None
+    if isinstance(deeper, HubUnreachableError) or (cause is not None and _status(cause) in (401, 403, 404)):
+        return deeper or _unreachable(error, what, endpoint)
+    # The bytes here are right, so they were spoilt on the way: worth another attempt.
+    return HubUnreachableError(
+        found=f"{endpoint} refused the bytes of a large file that reached it, to {what}",
+        expected="the bytes that were sent",
+        next="check the network, then run the same command again",
+    )
+
+
+def retry_after(error: Exception) -> float | None:
+    """Seconds that a response's Retry-After asks to wait: a number of them, or a date."""
+    headers = getattr(getattr(error, "response", None), "headers", None)
+    value = headers.get("Retry-After") if headers is not None else None
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _status(error: BaseException) -> int | None:
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     return status if isinstance(status, int) else None
 
 
-def _unreachable(error: Exception, what: str, endpoint: str) -> HubError:
-    return HubUnreachableError(
+def _unreachable(error: Exception, what: str, endpoint: str) -> HubUnreachableError:
+    unreachable = HubUnreachableError(
         found=f"no answer from {endpoint} ({type(error).__name__}), to {what}",
         expected="a Hub that can be reached",
         next="check the network and the Hub's address, then run the same command again",
     )
+    unreachable.offline = _never_connected(error)
+    return unreachable
+
+
+def _never_connected(error: BaseException) -> bool:
+    """Whether no connection came about, in the words of urllib3 below requests, or of httpx."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"NewConnectionError", "NameResolutionError", "ConnectError", "OfflineModeIsEnabled"}:
+        return True
+    reason = getattr(error, "reason", None) or next(iter(error.args), None)
+    return isinstance(reason, Exception) and reason is not error and _never_connected(reason)
 
 
 def _of_status(status: int, what: str, endpoint: str) -> HubError:

@@ -159,8 +159,9 @@ class Release:
     def _check(self) -> None:
         for version in (self.version, self.minimum_version, self.compatibility.min_package):
             Version.parse(version)
-        if self.expires is not None and datetime.fromisoformat(self.expires).tzinfo is None:
-            raise ValueError("an expiry without a time zone")
+        for moment in filter(None, (self.created, self.expires)):
+            if datetime.fromisoformat(moment).tzinfo is None:
+                raise ValueError("a time without a zone")
         if set(self.repositories) != set(ROLES):
             raise ValueError(f"repositories {', '.join(self.repositories)}")
         for role, record in self.repositories.items():
@@ -169,13 +170,25 @@ class Release:
             for path, entry in record.files.items():
                 _check_entry(path, entry)
 
-    def check_time(self, now: datetime | None = None) -> None:
+    def check_time(self, now: datetime | None = None, newest_known: str | None = None) -> None:
         """Refuse an expired release.
+
+        A machine without a battery behind its clock may believe in 1970. A clock that stands before the
+        release was made is wrong: then the release is judged by the newest moment that is known for sure.
+        A signed time never overrules a clock that may be right, because it may itself be a slip.
+
+        Args:
+            now: The clock; by default this machine's.
+            newest_known: Newest moment that an earlier signed document has named, ISO 8601.
 
         Raises:
             VerificationError: `expires` lies in the past.
         """
-        if self.expires is not None and datetime.fromisoformat(self.expires) <= (now or datetime.now(UTC)):
+        now = now or datetime.now(UTC)
+        created = datetime.fromisoformat(self.created)
+        if now < created:
+            now = max(created, datetime.fromisoformat(newest_known or self.created))
+        if self.expires is not None and datetime.fromisoformat(self.expires) <= now:
             raise VerificationError(
                 found=f"release {self.version}, expired {self.expires}",
                 expected="a release that is still valid",

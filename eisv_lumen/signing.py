@@ -11,14 +11,15 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn, Self
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from eisv_lumen.artifact import canonical_json
 from eisv_lumen.errors import ConfigurationError, ResourceError, VerificationError
+
+# cryptography is imported where it is used: 7 MB that a service which opens what it has verified before,
+# and so only compares hashes, never needs.
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 KEY_VARIABLE = "EISV_SIGNING_KEY"
 ALGORITHM = "ed25519"
@@ -33,7 +34,7 @@ class SigningKey:
         private: The key; read or make one with the class methods.
     """
 
-    def __init__(self, private: Ed25519PrivateKey) -> None:
+    def __init__(self, private: "Ed25519PrivateKey") -> None:
         self._private = private
 
     def __repr__(self) -> str:
@@ -47,6 +48,8 @@ class SigningKey:
     @classmethod
     def generate(cls) -> Self:
         """A new random key."""
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
@@ -82,6 +85,9 @@ class SigningKey:
 
     @classmethod
     def _parse(cls, content: bytes, place: str) -> Self:
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
         # The cause is dropped: a parser's message may quote what it was given.
         key: object = None
         try:
@@ -105,6 +111,8 @@ class SigningKey:
         Raises:
             ResourceError: The file exists or cannot be written.
         """
+        from cryptography.hazmat.primitives import serialization
+
         pem = self._private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -134,6 +142,8 @@ class SigningKey:
 
     def appears_in(self, content: bytes) -> bool:
         """Whether bytes to be published hold this private key, raw, in base64, in hex or as PEM."""
+        from cryptography.hazmat.primitives import serialization
+
         raw = self._private.private_bytes_raw()
         der = self._private.private_bytes(
             serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -197,6 +207,15 @@ class TrustedKeys:
             ) from None
         return keys
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The keys that `to_dict` gave.
+
+        Raises:
+            ValueError: There is none, or one that cannot be read; also KeyError and TypeError.
+        """
+        return cls(_keys_of_dict(values))
+
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON: `{"keys": [{"key_id", "algorithm", "public_key"}]}`."""
         return {
@@ -220,6 +239,9 @@ class TrustedKeys:
         Raises:
             VerificationError: No valid signature by a trusted key.
         """
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
         names = []
         for name, value in _signatures(signature, purpose):
             names.append(name)
@@ -258,8 +280,7 @@ def _signatures(signature: bytes, purpose: str) -> list[tuple[str, bytes]]:
         if content["algorithm"] != ALGORITHM or content["purpose"] != purpose:
             raise ValueError("of another kind")
         return [
-            (str(entry["key_id"]), base64.b64decode(entry["signature"], validate=True))
-            for entry in content["signatures"][:16]
+            (str(entry["key_id"]), _only_form(entry["signature"])) for entry in content["signatures"][:16]
         ]
     except (ValueError, KeyError, TypeError, RecursionError, binascii.Error):
         raise VerificationError(
@@ -269,21 +290,36 @@ def _signatures(signature: bytes, purpose: str) -> list[tuple[str, bytes]]:
         ) from None
 
 
+def _only_form(text: str) -> bytes:
+    """Base64 decoded; the bits that its last letter leaves unused must be as they are written."""
+    value = base64.b64decode(text, validate=True)
+    if base64.b64encode(value).decode() != text:
+        raise ValueError("another form of the same bytes")
+    return value
+
+
 def _public_keys(content: bytes) -> list[bytes]:
     if b"-----BEGIN" in content:
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
         key = serialization.load_pem_public_key(content)
         if not isinstance(key, Ed25519PublicKey):
             raise ValueError("not Ed25519")
         return [key.public_bytes_raw()]
     if content.lstrip().startswith(b"{"):
-        found = [
-            base64.b64decode(entry["public_key"], validate=True) for entry in json.loads(content)["keys"]
-        ]
-    else:
-        found = [base64.b64decode(content.strip(), validate=True)]
-    if not found or any(len(key) != 32 for key in found):
+        return _keys_of_dict(json.loads(content))
+    return _of_32_bytes([base64.b64decode(content.strip(), validate=True)])
+
+
+def _keys_of_dict(values: Mapping[str, Any]) -> list[bytes]:
+    return _of_32_bytes([base64.b64decode(entry["public_key"], validate=True) for entry in values["keys"]])
+
+
+def _of_32_bytes(keys: list[bytes]) -> list[bytes]:
+    if not keys or any(len(key) != 32 for key in keys):
         raise ValueError("no keys of 32 bytes")
-    return found
+    return keys
 
 
 def write_trusted(path: Path, keys: TrustedKeys) -> None:

@@ -5,6 +5,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub.constants
+import huggingface_hub.file_download
 import numpy as np
 import onnx
 import onnx.parser
@@ -13,13 +15,24 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from eisv_lumen import artifact, release, vocabulary
 from eisv_lumen.layouts import STUDENT
+from eisv_lumen.notices import (
+    BRANCH,
+    KEYS_PURPOSE,
+    NOTICES,
+    NOTICES_PURPOSE,
+    SIGNATURE_SUFFIX,
+    KeySet,
+    Notices,
+    keys_path,
+)
 from eisv_lumen.release import ROLES, Compatibility, Release, RepositoryRecord
-from eisv_lumen.signing import RELEASE_PURPOSE, SigningKey
+from eisv_lumen.signing import RELEASE_PURPOSE, SigningKey, TrustedKeys
 from eisv_lumen.student import TrajectoryModel
 from eisv_lumen.vocabulary import EOS, LUMEN_WORDS, PAD, TOKENS, TRANSLATION
 from eisv_lumen.windows import Windows
 
 NAMESPACE = "hikewa"
+CREATED = "2026-01-01T00:00:00+00:00"
 NAMES = {
     "dataset": "unitares-eisv-trajectories",
     "base": "eisv-lumen-base",
@@ -68,7 +81,9 @@ def as_if_imported_with(url: str, patch: pytest.MonkeyPatch) -> None:
     """What HF_ENDPOINT sets when the client is imported: it checks the addresses of commits against it."""
     patch.setattr("huggingface_hub.constants.ENDPOINT", url)
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
-    patch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    for place in ("file_download", "constants"):
+        if hasattr(getattr(huggingface_hub, place), "HUGGINGFACE_CO_URL_TEMPLATE"):
+            patch.setattr(f"huggingface_hub.{place}.HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 def recipe(folder: Path, **release: object) -> Path:
@@ -214,6 +229,60 @@ class Repository:
         ).oid
         self.api.create_tag(self.repo_id, tag=tag or f"v{version}", revision=commit)
         return commit
+
+
+class Branch:
+    """The notices branch of a student's repository, for good and hostile notices.
+
+    Attributes:
+        sequence: Number of the newest notices.
+    """
+
+    def __init__(self, repository: Repository) -> None:
+        self.repository, self.sequence, self._keys = repository, 0, 0
+
+    def say(
+        self,
+        *,
+        yanked: dict[str, str] | None = None,
+        rollout: dict[str, float] | None = None,
+        key: SigningKey | None = None,
+        sequence: int | None = None,
+        repo_id: str | None = None,
+    ) -> str:
+        """Publish new notices; returns the commit."""
+        self.sequence = self.sequence + 1 if sequence is None else sequence
+        said = Notices(
+            repo_id or self.repository.repo_id, self.sequence, CREATED, yanked or {}, rollout or {}
+        )
+        return self.put(_signed(NOTICES, said.to_bytes(), key or self.repository.key, NOTICES_PURPOSE))
+
+    def rotate(
+        self, keys: list[SigningKey], signer: SigningKey, number: int | None = None, notices: bool = True
+    ) -> str:
+        """Publish the next key set, and the notices signed anew by its first key; returns the commit."""
+        self._keys = self._keys + 1 if number is None else number
+        listed = TrustedKeys([key.public for key in keys]).to_dict()["keys"]
+        content = KeySet(self.repository.repo_id, self._keys, CREATED, listed).to_bytes()
+        files = _signed(keys_path(self._keys), content, signer, KEYS_PURPOSE)
+        if notices:
+            self.sequence += 1
+            said = Notices(self.repository.repo_id, self.sequence, CREATED).to_bytes()
+            files |= _signed(NOTICES, said, keys[0], NOTICES_PURPOSE)
+        return self.put(files)
+
+    def put(self, files: dict[str, bytes]) -> str:
+        """Commit files as they are; returns the commit."""
+        repository = self.repository
+        repository.api.create_branch(repository.repo_id, branch=BRANCH, exist_ok=True)
+        operations = [CommitOperationAdd(name, content) for name, content in files.items()]
+        return repository.api.create_commit(
+            repository.repo_id, operations, commit_message="notices", revision=BRANCH
+        ).oid
+
+
+def _signed(name: str, content: bytes, key: SigningKey, purpose: str) -> dict[str, bytes]:
+    return {name: content, name + SIGNATURE_SUFFIX: artifact.canonical_json(key.sign(content, purpose))}
 
 
 def describe(version: str, repo_id: str, student: Path) -> Release:

@@ -50,7 +50,9 @@ def test_the_version_costs_no_imports():
 
 def test_help_names_every_command():
     shown = lumen("--help").stdout
-    assert all(name in shown for name in ("pull", "express", "run", "status", "rollback"))
+    assert all(
+        name in shown for name in ("pull", "express", "run", "status", "rollback", "pin", "unpin", "channel")
+    )
 
 
 def test_express_with_a_student_folder_and_a_log(student, log, tmp_path):
@@ -93,9 +95,38 @@ def test_run_speaks_until_it_is_told_to_stop(tmp_path):
     assert process.returncode == 0 and "Traceback" not in words
 
 
+def test_wishes_are_remembered_and_shown(tmp_path):
+    (tmp_path / "device.json").write_text('{"repo_id": "a/b"}')
+    assert "pinned to 0.1.0" in lumen("pin", "0.1.0", "--home", tmp_path).stdout
+    assert lumen("channel", "beta", "--home", tmp_path).returncode == 0
+    shown = lumen("status", "--home", tmp_path).stdout
+    assert "channel   beta, pinned to 0.1.0" in shown and "the rules (nothing installed yet)" in shown
+    described = json.loads(lumen("status", "--home", tmp_path, "--json").stdout)
+    assert f"device    {described['device_id']}" in shown
+    for words in (["unpin"], ["pin", "--none"]):
+        lumen("pin", "0.2.0", "--home", tmp_path)
+        assert json.loads(lumen(*words, "--home", tmp_path, "--json").stdout) == {"pin": None}
+    assert json.loads((tmp_path / "device.json").read_text()) == {
+        "repo_id": "a/b",
+        "pin": None,
+        "channel": "beta",
+    }
+
+
+def test_a_version_that_was_refused_cannot_be_pinned(tmp_path):
+    (tmp_path / "device.json").write_text('{"repo_id": "a/b"}')
+    (tmp_path / "state.json").write_text('{"refused": {"0.1.0": "failed its probation"}}')
+    done = lumen("pin", "0.1.0", "--home", tmp_path)
+    assert done.returncode == 2 and "failed its probation" in done.stderr
+    assert json.loads((tmp_path / "device.json").read_text()) == {"repo_id": "a/b"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["pin", "0.1.0"], "no repository configured"),
+        (["pin"], "VERSION"),
+        (["channel", "nightly"], "nightly"),
         (["express"], "--live --log"),
         (["express", "--live", "--states", "3"], "number from 4 to 20"),
         (["express", "--live", "--every", "-1"], "number above 0"),

@@ -3,8 +3,11 @@
 import json
 import multiprocessing
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +15,19 @@ import pytest
 from huggingface_hub import HfApi
 
 from eisv_lumen import release
-from eisv_lumen.device import selftest, slots, updater
+from eisv_lumen.device import runtime, selftest, slots, updater
 from eisv_lumen.device.home import Home
 from eisv_lumen.device.service import open_voice
+from eisv_lumen.device.source import Source
 from eisv_lumen.device.updater import Outcome, Updater, status
 from eisv_lumen.errors import ConfigurationError, HubError, ResourceError, VerificationError
 from eisv_lumen.hub_client import HubUnreachableError
 from eisv_lumen.release import Release, RepositoryRecord
 from eisv_lumen.signing import SigningKey, TrustedKeys
 from hub.local import start
-from tests.release_artifacts import Repository, as_if_imported_with, small_student, some_windows
+from tests.release_artifacts import Repository, as_if_imported_with, describe, small_student, some_windows
 
+ROOT = Path(__file__).parents[1]
 KEY = SigningKey.generate()
 TRUSTED = TrustedKeys([KEY.public])
 GRAPH = "onnx/model_int8.onnx"
@@ -147,7 +152,7 @@ class TestPulling:
         assert pull(home).action == "installed" and speaking(home) == "0.1.0"
 
     def test_status_tells_the_truth(self, home, repository, students):
-        assert status(home)["slots"] == {"a": {"state": "empty"}, "b": {"state": "empty"}}
+        assert {slot["state"] for slot in status(home)["slots"].values()} == {"empty"}
         repository.publish("0.1.0", students[0])
         pull(home)
         assert status(home)["slots"]["a"]["version"] == "0.1.0"
@@ -254,6 +259,11 @@ HOSTILE: dict[str, tuple[str, dict]] = {
     "newer schema": ("schema 99", {"change": needing(schema_version=99)}),
     "newer package": ("eisv-lumen 99.0.0", {"change": needing(min_package="99.0.0")}),
     "newer format": ("format 2", {"change": lambda m: replace(m, format=2)}),
+    "of another repository": (
+        "manifest of someone/else",
+        {"change": with_student(lambda r: replace(r, repo_id="someone/else"))},
+    ),
+    "made at no time": ("malformed", {"change": lambda m: replace(m, created="once")}),
     "no student": ("malformed", {"change": lambda m: replace(m, repositories={})}),
 }
 
@@ -317,6 +327,39 @@ class TestHostileReleases:
             pull(home, retry=True)
 
 
+class TestClock:
+    """A Pi without a battery behind its clock believes in 1970 until a network tells it better."""
+
+    EXPIRES = "2026-06-01T00:00:00+00:00"
+
+    def manifest(self) -> Release:
+        return replace(describe("0.1.0", "a/b", ROOT / "absent"), expires=self.EXPIRES)
+
+    @pytest.mark.parametrize(
+        ("now", "known", "refused"),
+        [
+            ("2026-05-01", None, False),
+            ("2026-06-02", None, True),
+            ("1970-01-01", None, False),
+            ("1970-01-01", "2026-05-01T00:00:00+00:00", False),
+            ("1970-01-01", "2026-06-02T00:00:00+00:00", True),
+            ("2026-05-01", "2099-01-01T00:00:00+00:00", False),
+        ],
+    )
+    def test_expiry_is_judged_by_the_best_that_is_known(self, now, known, refused):
+        moment = datetime.fromisoformat(now).replace(tzinfo=UTC)
+        if refused:
+            with pytest.raises(VerificationError, match="expired"):
+                self.manifest().check_time(moment, known)
+        else:
+            self.manifest().check_time(moment, known)
+
+    def test_the_newest_signed_moment_is_remembered(self, home, repository, students):
+        repository.publish("0.1.0", students[0])
+        pull(home)
+        assert home.read("state.json")["newest_time"] == "2026-01-01T00:00:00+00:00"
+
+
 class TestSelfTest:
     def test_it_has_a_time_limit(self, students):
         with pytest.raises(VerificationError, match="no result after"):
@@ -325,6 +368,12 @@ class TestSelfTest:
     def test_it_has_a_memory_limit(self, students):
         with pytest.raises(VerificationError, match="MB of memory"):
             selftest.run_selftest(students[0], rss_mb=10)
+
+    def test_a_runaway_is_stopped_while_it_grows(self):
+        grows = "import resource; from eisv_lumen.device import selftest as s; s._limit_this_process(); "
+        grows += "bytearray(2 << 30)"
+        done = subprocess.run([sys.executable, "-c", grows], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 1 and "MemoryError" in done.stderr
 
     @pytest.mark.parametrize("content", ["{", "[]", '{"windows": []}'])
     def test_it_needs_golden_windows(self, students, tmp_path, content):
@@ -382,16 +431,16 @@ class TestInterruptions:
 
     def test_killed_between_downloads_it_goes_on_where_it_was(self, home, repository, students, monkeypatch):
         repository.publish("0.1.0", students[0])
-        real, calls = Updater._download, []
+        real, calls = Source.download, []
 
-        def dies(self, api, repo_id, commit, name, *rest, **options):
+        def dies(self, commit, name, *rest, **options):
             if len(calls) == 3:
                 raise Killed
             calls.append(name)
-            return real(self, api, repo_id, commit, name, *rest, **options)
+            return real(self, commit, name, *rest, **options)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Updater, "_download", dies)
+            patch.setattr(Source, "download", dies)
             with pytest.raises(Killed):
                 pull(home)
         (incoming,) = home.slots.glob(".incoming-*")
@@ -404,7 +453,7 @@ class TestInterruptions:
             seen[path.name] = path.stat().st_mtime_ns
             return path
 
-        monkeypatch.setattr(Updater, "_download", watches)
+        monkeypatch.setattr(Source, "download", watches)
         assert pull(home).version == "0.1.0"
         assert seen[Path(calls[-1]).name] == kept
 
@@ -450,10 +499,44 @@ class TestSurroundings:
     def test_no_space(self, home, repository, students, monkeypatch):
         repository.publish("0.1.0", students[0])
         usage = shutil.disk_usage(home.folder)
-        monkeypatch.setattr(updater.shutil, "disk_usage", lambda _: usage._replace(free=1 << 20))
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1 << 20))
         with pytest.raises(ResourceError, match="1 MiB free"):
             pull(home)
         assert slots.current_name(home) is None
+
+    @pytest.mark.parametrize("step", ["incoming", "slots"])
+    def test_a_disk_that_fills_up_meanwhile(self, old_home, repository, students, monkeypatch, step):
+        """Simulated: the file system says that it is full."""
+        repository.publish("0.2.0", students[1])
+
+        def full(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device", "somewhere")
+
+        with monkeypatch.context() as patch:
+            if step == "incoming":
+                patch.setattr("huggingface_hub.file_download.http_get", full)
+            else:
+                patch.setattr(slots, "install", full)
+            with pytest.raises(ResourceError, match="No space left"):
+                pull(old_home)
+        assert speaking(old_home) == "0.1.0"
+        assert pull(old_home).version == "0.2.0"
+
+    @pytest.mark.parametrize("found", ["1.21.0", "1.9.1", "nightly", None])
+    def test_an_onnxruntime_that_dies_on_a_pi_is_refused_before_anything_else(self, home, monkeypatch, found):
+        def version(name: str) -> str:
+            if found is None:
+                raise runtime.PackageNotFoundError(name)
+            return found
+
+        monkeypatch.setattr(runtime, "version", version)
+        with pytest.raises(ResourceError, match="onnxruntime"):
+            pull(home)
+
+    def test_a_32_bit_system_is_told(self, home, monkeypatch):
+        monkeypatch.setattr(runtime.struct, "calcsize", lambda _: 4)
+        with pytest.raises(ResourceError, match="64-bit"):
+            pull(home)
 
     def test_no_repository_no_release_no_trust(self, home, repository, tmp_path):
         with pytest.raises(HubError, match="no stable release"):

@@ -3,7 +3,13 @@
 import httpx
 import pytest
 import requests
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 
 from eisv_lumen.errors import ConfigurationError, HubError
 from eisv_lumen.hub_client import (
@@ -116,3 +122,26 @@ def test_unusable_tokens_are_refused_without_showing_them(tmp_path, content):
     assert "hf_" not in str(refused.value) and "words" not in str(refused.value)
     with pytest.raises(ConfigurationError):
         read_token(tmp_path / "absent")
+
+
+def test_without_a_token_what_is_hidden_is_not_there():
+    response = requests.Response()
+    response.status_code = 401
+    assert (
+        type(translated(RepositoryNotFoundError("no such repository", response=response))) is HubNotFoundError
+    )
+    assert type(translated(GatedRepoError("ask for access", response=response))) is HubError
+
+
+def of_upload(cause: Exception) -> RuntimeError:
+    error = RuntimeError("Error while uploading 'model.safetensors' to the Hub.")
+    error.__cause__ = cause
+    return error
+
+
+def test_a_large_file_whose_bytes_were_refused_is_worth_another_attempt():
+    assert type(translated(of_upload(answer(400)))) is HubUnreachableError
+    assert "(503)" in translated(of_upload(answer(503))).found
+    assert type(translated(of_upload(answer(403)))) is HubError, (
+        "a token without the right gains none by waiting"
+    )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from eisv_lumen.errors import ResourceError, SourceError
+from eisv_lumen.errors import SourceError
 from eisv_lumen.sensors import Readings
 
 _CPU_ZONES = ("cpu", "soc", "x86_pkg", "k10temp", "coretemp")
@@ -159,19 +159,3 @@ def _lines(path: Path) -> list[str]:
         return path.read_text("utf-8", "replace").splitlines()
     except OSError:
         return []
-
-
-def check_word_size() -> None:
-    """Say early that onnxruntime exists for 64-bit systems only.
-
-    Raises:
-        ResourceError: This Python is a 32-bit one.
-    """
-    import struct
-
-    if struct.calcsize("P") < 8:
-        raise ResourceError(
-            found="a 32-bit system",
-            expected="a 64-bit one, which onnxruntime needs",
-            next="install the 64-bit Raspberry Pi OS",
-        )

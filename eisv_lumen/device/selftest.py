@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from eisv_lumen.errors import VerificationError, exit_with_reason
 from eisv_lumen.layouts import STUDENT
 
 SECONDS = 60
-ADDRESS_SPACE_MB = 3072
-"""Stops a runaway; onnxruntime reserves far more addresses than it uses."""
+ADDRESS_SPACE_MB, DATA_MB = 3072, 768
+"""Stop a runaway while it grows; onnxruntime reserves far more addresses than it uses."""
 
 RSS_MB = 200
 """What a device may spend on the student."""
@@ -74,9 +75,7 @@ def run_selftest(folder: Path, *, seconds: float = SECONDS, rss_mb: float = RSS_
 def main() -> None:
     """Replay the golden windows of the folder named on the command line."""
     folder = Path(sys.argv[1])
-    limit = ADDRESS_SPACE_MB * 1024 * 1024
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit_this_process()
     from eisv_lumen.student import TrajectoryModel
 
     golden = _golden(folder)
@@ -87,6 +86,21 @@ def main() -> None:
     seconds = time.perf_counter() - started
     windows = len(golden["windows"])
     print(json.dumps(vars(SelfTest(windows, difference, 1000 * seconds / windows, peak_mb()))))
+
+
+def _limit_this_process() -> None:
+    """Limits that hold also when the updater is gone."""
+    mib = 1024 * 1024
+    for kind, limit in (
+        (resource.RLIMIT_AS, ADDRESS_SPACE_MB * mib),
+        (resource.RLIMIT_DATA, DATA_MB * mib),
+        (resource.RLIMIT_CPU, SECONDS),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(kind, (limit, limit))
+    # Where memory runs out all the same, this process goes first, and not the one that speaks.
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
 
 
 def _environment() -> dict[str, str]:

@@ -8,8 +8,10 @@ import numpy as np
 from eisv_lumen import artifact
 from eisv_lumen.device import slots
 from eisv_lumen.device.awareness import GATE, RULES, Cadence, Hears, Spoken, StateBuffer, Voice
+from eisv_lumen.device.current import CURRENT, Current
 from eisv_lumen.device.home import Home
 from eisv_lumen.device.journal import Journal
+from eisv_lumen.device.probation import Probation
 from eisv_lumen.errors import LumenError, ResourceError, SourceError
 from eisv_lumen.rules import Rules
 from eisv_lumen.sensors import AnimaFilter, Readings, to_eisv
@@ -108,6 +110,8 @@ class Service:
         stride: States between two expressions.
         told: Called with everything that is said.
         warn: Told in one line when something said cannot be kept; a full disk does not silence the device.
+        probation: Started before `voice` was opened, so that a model which takes the process with it is
+            counted; None starts one now.
     """
 
     def __init__(
@@ -118,28 +122,37 @@ class Service:
         stride: int,
         told: Callable[[Spoken], None] = lambda spoken: None,
         warn: Callable[[str], None] = lambda line: None,
+        probation: Probation | None = None,
     ) -> None:
         self.home, self.voice, self.told, self.warn = home, voice, told, warn
         self._buffer, self._cadence = StateBuffer(), Cadence(stride)
         self._journal = Journal(home.journal)
-        self._current = home.folder / slots.CURRENT
-        self._seen = self._stamp()
+        if probation is None:
+            probation = Probation(home, warn)
+            probation.start()
+        self._probation = probation
+        self._current = home.folder / CURRENT
+        self._seen: tuple[int, int] | None = None
 
     def run(self, states: Iterator[tuple[float, np.ndarray]], count: int | None = None) -> int:
         """Go on until the stream ends or `count` expressions were said; returns how many were."""
         said = 0
-        for moment, state in states:
-            self._buffer.add(moment, state)
-            if not self._cadence.due(self._buffer):
-                continue
-            self._take_up_new_release()
-            window = self._buffer.window()
-            spoken = self.voice.speak(window)
-            self.told(spoken)
-            self._keep(spoken, window)
-            said += 1
-            if count is not None and said >= count:
-                break
+        try:
+            for moment, state in states:
+                self._buffer.add(moment, state)
+                if not self._cadence.due(self._buffer):
+                    continue
+                self._take_up_new_release()
+                window = self._buffer.window()
+                spoken = self.voice.speak(window)
+                self.told(spoken)
+                self._keep(spoken, window)
+                self._probation.heard(spoken)
+                said += 1
+                if count is not None and said >= count:
+                    break
+        finally:
+            self._probation.end()
         return said
 
     def _keep(self, spoken: Spoken, window: Windows) -> None:
@@ -151,9 +164,14 @@ class Service:
 
     def _take_up_new_release(self) -> None:
         stamp = self._stamp()
-        if stamp != self._seen:
-            self._seen = stamp
-            self.voice = open_voice(self.home, gate=self.voice.gate)
+        if stamp == self._seen:
+            return
+        self._seen = stamp
+        if Current.read(self.home).speaks == self._probation.speaks:
+            return  # only its probation has ended
+        self.voice.model = None  # two models at once are too much for a small machine
+        self._probation.start()
+        self.voice = open_voice(self.home, gate=self.voice.gate)
 
     def _stamp(self) -> tuple[int, int] | None:
         try:
