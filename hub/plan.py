@@ -1,76 +1,22 @@
-"""What publishing a folder would change in its repository: read, compare, decide; nothing is written."""
+"""What publishing a folder would change in its repository: read, compare, merge; nothing is written."""
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
-from huggingface_hub import HfApi
-from huggingface_hub.hf_api import RepoFile
-
+from eisv_lumen.artifact import CARD, FIGURES, MANIFEST
 from eisv_lumen.errors import VerificationError
-from eisv_lumen.hub_client import HubNotFoundError, hub_errors
 from eisv_lumen.layouts import STUDENT
 from eisv_lumen.release import ROLES
 from eisv_lumen.versions import Version
+from hub.card_merge import merge
+from hub.contents import Content, Difference, LocalFile, compare
+from hub.openssf import BUNDLE
+from hub.parallel import Workers
+from hub.remote import Reader, Remote
 
-KEPT_FILES = {".gitattributes"}
-"""Files that belong to the Hub, not to the release: neither compared nor deleted."""
-
-RELEASE_FILES = {STUDENT.release, STUDENT.signature}
-_BLOCK = 1 << 20
-
-
-@dataclass(frozen=True)
-class Content:
-    """What identifies a file's bytes: on the Hub, a small file by its git hash and a large one by sha256."""
-
-    sha256: str | None
-    git_sha1: str | None
-
-    def same(self, other: "Content") -> bool:
-        """Whether the bytes are the same, by whichever hash both know."""
-        if self.sha256 and other.sha256:
-            return self.sha256 == other.sha256
-        return self.git_sha1 is not None and self.git_sha1 == other.git_sha1
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A repository as the Hub has it.
-
-    Attributes:
-        head: Commit of the main branch; None while there is no commit or no repository.
-        exists: Whether the repository exists.
-        tags: Names of its tags.
-    """
-
-    exists: bool
-    head: str | None = None
-    tags: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Paths that a commit would touch."""
-
-    added: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    deleted: tuple[str, ...] = ()
-
-    def __bool__(self) -> bool:
-        """Whether there is anything to commit."""
-        return bool(self.added or self.changed or self.deleted)
-
-    def __str__(self) -> str:
-        """Such as "+2 ~1 -0 files"."""
-        return f"+{len(self.added)} ~{len(self.changed)} -{len(self.deleted)} files"
-
-    def lines(self) -> list[str]:
-        """One line per path, marked + ~ or -."""
-        marked = [("+", self.added), ("~", self.changed), ("-", self.deleted)]
-        return [f"{mark} {path}" for mark, paths in marked for path in paths]
+SIGNED_FILES = {STUDENT.release, STUDENT.signature, BUNDLE}
+"""What publishing adds to a folder: signatures, and the manifest that names every other repository."""
 
 
 @dataclass(frozen=True)
@@ -80,122 +26,195 @@ class RepositoryPlan:
     Attributes:
         role: See `release.ROLES`.
         repo_id: `namespace/name`.
-        folder: The artifact folder.
-        remote: What the Hub has now.
+        own: The folder's files.
+        files: What the repository is to hold of the release: the folder's files, its card merged.
+        remote: What the Hub has now, and `tree` the files of its main branch (or of the version's tag).
+        kept: Files that a person added there; they stay and are no part of the release.
         tagged: Commit that carries this version's tag already.
-        difference: What a commit would change; nothing when tagged.
+        notes: What a person changed and is kept, in lines.
     """
 
     role: str
     repo_id: str
-    folder: Path
+    own: Mapping[str, LocalFile]
+    files: Mapping[str, LocalFile]
     remote: Remote
-    tagged: str | None
-    difference: Difference = field(default_factory=Difference)
+    tree: Mapping[str, Content]
+    kept: frozenset[str] = frozenset()
+    tagged: str | None = None
+    notes: tuple[str, ...] = field(default=())
 
     @property
     def repo_type(self) -> str:
         """Type on the Hub."""
         return ROLES[self.role]
 
+    @property
+    def difference(self) -> Difference:
+        """What a commit would change."""
+        return compare(
+            self.files, {name: content for name, content in self.tree.items() if name not in self.kept}
+        )
 
-def plan(
-    api: HfApi, repo_ids: Mapping[str, str], folders: Mapping[str, Path], version: Version
+    @property
+    def payload_difference(self) -> Difference:
+        """The same, whatever the signatures say."""
+        found = self.difference
+        return Difference(
+            *(
+                tuple(name for name in names if name not in SIGNED_FILES)
+                for names in (found.added, found.changed, found.deleted)
+            )
+        )
+
+    def with_files(self, files: Mapping[str, LocalFile]) -> "RepositoryPlan":
+        """The same with files that only publishing can make."""
+        return replace(self, files={**self.files, **files})
+
+
+class Planner:
+    """Compares folders with repositories.
+
+    Args:
+        reader: Reads the Hub.
+        version: The release to be.
+        guard: Refuses text that must not be published: called with a name and the bytes.
+    """
+
+    def __init__(self, reader: Reader, version: Version, guard: Callable[[str, bytes], None]) -> None:
+        self.reader, self.version, self.guard = reader, version, guard
+
+    def repository(self, role: str, repo_id: str, own: Mapping[str, LocalFile]) -> RepositoryPlan:
+        """Compare a folder with its repository.
+
+        Raises:
+            HubError: The Hub cannot be read.
+            VerificationError: The version exists with other content, or somebody else changed files there.
+        """
+        remote = self.reader.remote(repo_id, ROLES[role])
+        if self.version.tag in remote.tags:
+            return self._tagged(role, repo_id, own, remote)
+        tree = self.reader.tree(repo_id, ROLES[role], remote.head)
+        plan = RepositoryPlan(role, repo_id, own, own, remote, tree)
+        if not plan.payload_difference:
+            return plan
+        return self._merged(plan)
+
+    def fresh(self, plan: RepositoryPlan) -> RepositoryPlan:
+        """The plan for a repository that was made this moment: what lies in it is the Hub's own."""
+        head, tree = self.reader.newest(plan.repo_id, plan.repo_type)
+        return replace(plan, remote=Remote(True, {"main": head}), tree=tree)
+
+    def _tagged(
+        self, role: str, repo_id: str, own: Mapping[str, LocalFile], remote: Remote
+    ) -> RepositoryPlan:
+        commit = self.reader.resolve(repo_id, ROLES[role], self.version.tag)
+        tree = self.reader.tree(repo_id, ROLES[role], commit)
+        plan = RepositoryPlan(role, repo_id, own, own, remote, tree, tagged=commit)
+        if plan.payload_difference:
+            plan = self._with_persons_part(plan, commit, tree)
+        if plan.payload_difference:
+            raise VerificationError(
+                found=f"{self.version.tag} of {repo_id} with other content "
+                f"({plan.payload_difference}: {plan.payload_difference.lines()[0]})",
+                expected="a version that is new, or published with exactly these files",
+                next="publish under a higher --version; a tag is never moved",
+            )
+        return plan
+
+    def _merged(self, plan: RepositoryPlan) -> RepositoryPlan:
+        base = self.reader.last_release(plan.repo_id, plan.repo_type, plan.remote)
+        before = plan.tree
+        if base != plan.remote.head:
+            before = self.reader.tree(plan.repo_id, plan.repo_type, base)
+        theirs = {name for name, content in plan.tree.items() if name != CARD and before.get(name) != content}
+        plan = self._with_persons_part(plan, base, before)
+        touched = {*plan.difference.changed, *plan.difference.deleted} & theirs
+        if touched:
+            names = sorted(touched)
+            raise VerificationError(
+                found=f"files of {plan.repo_id} that somebody else changed: {', '.join(names[:5])}",
+                expected="only the card edited by hand; a release never overwrites somebody's files",
+                next="take their change into the folder, or undo it on the Hub, then run the command again",
+            )
+        return plan
+
+    def _with_persons_part(
+        self, plan: RepositoryPlan, base: str | None, before: Mapping[str, Content]
+    ) -> RepositoryPlan:
+        """The plan with what a person wrote in the card and which files a person added."""
+        plan = self._with_card(plan, base, before)
+        strange = set(plan.tree) - set(plan.files) - SIGNED_FILES - {CARD}
+        if not strange:
+            return plan
+        released = self._released_files(plan, base, before)
+        kept = {name for name in strange if name not in released or _named_by_hand(name, plan)}
+        notes = tuple(f"{name}: somebody else's file, left alone" for name in sorted(kept))
+        return replace(plan, kept=frozenset(kept), notes=plan.notes + notes)
+
+    def _with_card(
+        self, plan: RepositoryPlan, base: str | None, before: Mapping[str, Content]
+    ) -> RepositoryPlan:
+        card = plan.own.get(CARD)
+        if card is None or CARD not in plan.tree or card.same(plan.tree[CARD]):
+            return plan
+        revision = plan.tagged or plan.remote.head or ""
+        theirs = self._text(plan, revision, CARD)
+        same = before.get(CARD) == plan.tree[CARD]
+        old = theirs if same else self._text(plan, base, CARD) if base and CARD in before else None
+        merged = merge(old, theirs, card.read().decode("utf-8"))
+        if not merged.kept:
+            return plan
+        content = merged.text.encode()
+        self.guard(f"{CARD} of {plan.repo_id}", content)
+        notes = [f"{CARD}: kept as edited on the Hub: {name}" for name in merged.kept]
+        notes += [f"{CARD}: the text generated for it has changed: {name}" for name in merged.conflicts]
+        return replace(plan, files={**plan.own, CARD: LocalFile.of(content)}, notes=plan.notes + tuple(notes))
+
+    def _released_files(
+        self, plan: RepositoryPlan, base: str | None, before: Mapping[str, Content]
+    ) -> set[str]:
+        """Files that the last release put there itself, as its manifest says."""
+        if base is None or MANIFEST not in before:
+            return set()
+        try:
+            named = set(json.loads(self._text(plan, base, MANIFEST))["files"])
+        except (ValueError, KeyError, TypeError):
+            return set()
+        return {MANIFEST} | {name for name in before if name in named or name.startswith(FIGURES)}
+
+    def _text(self, plan: RepositoryPlan, commit: str, name: str) -> str:
+        content = self.reader.file(plan.repo_id, plan.repo_type, commit, name)
+        return content.decode("utf-8", "replace")
+
+
+def _named_by_hand(name: str, plan: RepositoryPlan) -> bool:
+    """Whether a picture is shown by what a person wrote in the card."""
+    if not name.startswith(FIGURES) or CARD not in plan.files:
+        return False
+    return name.encode() in plan.files[CARD].read() and name.encode() not in plan.own[CARD].read()
+
+
+def plan_release(
+    planner: Planner,
+    repo_ids: Mapping[str, str],
+    files: Mapping[str, Mapping[str, LocalFile]],
+    workers: Workers,
 ) -> dict[str, RepositoryPlan]:
     """Compare every folder of a release with its repository.
 
     Raises:
         HubError: The Hub cannot be read.
-        VerificationError: The version exists with other content, or a newer one is published already.
+        VerificationError: As for `Planner.repository`; or a newer version is published already.
     """
-    plans = {}
-    for role in ROLES:
-        remote = read_remote(api, repo_ids[role], ROLES[role])
-        plans[role] = _plan_repository(api, role, repo_ids[role], folders[role], remote, version)
-    newer = [v for tag in plans["student"].remote.tags if (v := Version.of_tag(tag)) and v > version]
-    if newer and plans["student"].tagged is None:
+    found = workers.each(lambda role: planner.repository(role, repo_ids[role], files[role]), ROLES)
+    plans = {plan.role: plan for plan in found}
+    student = plans["student"]
+    newer = [version for version in student.remote.versions if version > planner.version]
+    if newer and student.tagged is None:
         raise VerificationError(
             found=f"release {max(newer)} of {repo_ids['student']}",
-            expected=f"nothing newer than {version}",
+            expected=f"nothing newer than {planner.version}",
             next="publish under a higher --version; devices never go back to a lower one",
         )
     return plans
-
-
-def read_remote(api: HfApi, repo_id: str, repo_type: str) -> Remote:
-    """Head and tags of a repository, which need not exist."""
-    try:
-        with hub_errors(f"read {repo_id}", api.endpoint):
-            refs = api.list_repo_refs(repo_id, repo_type=repo_type)
-    except HubNotFoundError:
-        return Remote(exists=False)
-    heads = [branch.target_commit for branch in refs.branches if branch.name == "main"]
-    return Remote(True, heads[0] if heads else None, frozenset(tag.name for tag in refs.tags))
-
-
-def read_tree(api: HfApi, repo_id: str, repo_type: str, revision: str | None) -> dict[str, Content]:
-    """Every file of a repository at a revision; nothing at revision None."""
-    if revision is None:
-        return {}
-    with hub_errors(f"list the files of {repo_id}", api.endpoint):
-        entries = list(api.list_repo_tree(repo_id, recursive=True, revision=revision, repo_type=repo_type))
-    return {
-        entry.path: Content(entry.lfs.sha256 if entry.lfs else None, None if entry.lfs else entry.blob_id)
-        for entry in entries
-        if isinstance(entry, RepoFile) and entry.path not in KEPT_FILES
-    }
-
-
-def resolve_tag(api: HfApi, repo_id: str, repo_type: str, tag: str) -> str:
-    """The commit that a tag points to."""
-    with hub_errors(f"resolve {tag} of {repo_id}", api.endpoint):
-        commit = api.repo_info(repo_id, repo_type=repo_type, revision=tag).sha
-    return str(commit)
-
-
-def local_content(files: Mapping[str, Path]) -> dict[str, Content]:
-    """Both hashes of local files."""
-    return {name: Content(*_hashes(path)) for name, path in files.items()}
-
-
-def folder_files(folder: Path) -> dict[str, Path]:
-    """Every file of a folder by its path in the repository."""
-    return {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def compare(local: Mapping[str, Content], remote: Mapping[str, Content]) -> Difference:
-    """What must change for `remote` to become `local`."""
-    return Difference(
-        tuple(sorted(set(local) - set(remote))),
-        tuple(sorted(name for name in set(local) & set(remote) if not local[name].same(remote[name]))),
-        tuple(sorted(set(remote) - set(local))),
-    )
-
-
-def _plan_repository(
-    api: HfApi, role: str, repo_id: str, folder: Path, remote: Remote, version: Version
-) -> RepositoryPlan:
-    tagged = None
-    if version.tag in remote.tags:
-        tagged = resolve_tag(api, repo_id, ROLES[role], version.tag)
-    tree: dict[str, Any] = read_tree(api, repo_id, ROLES[role], tagged or remote.head)
-    left_out = RELEASE_FILES if role == "student" else set()
-    published = {name: content for name, content in tree.items() if name not in left_out}
-    difference = compare(local_content(folder_files(folder)), published)
-    if tagged and difference:
-        raise VerificationError(
-            found=f"{version.tag} of {repo_id} with other content ({difference}: {difference.lines()[0]})",
-            expected="a version that is new, or published with exactly these files",
-            next="publish under a higher --version; a tag is never moved",
-        )
-    return RepositoryPlan(role, repo_id, folder, remote, tagged, difference)
-
-
-def _hashes(path: Path) -> tuple[str, str]:
-    sha256 = hashlib.sha256()
-    sha1 = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            sha256.update(block)
-            sha1.update(block)
-    return sha256.hexdigest(), sha1.hexdigest()

@@ -1,6 +1,6 @@
 """One release from start to record: validate, plan, publish, and write down where everything stands."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi
@@ -8,15 +8,27 @@ from huggingface_hub import HfApi
 from eisv_lumen import artifact
 from eisv_lumen.errors import ConfigurationError
 from eisv_lumen.layouts import STUDENT
+from eisv_lumen.notices import BRANCH
 from eisv_lumen.release import ROLES
-from eisv_lumen.signing import SigningKey
+from eisv_lumen.signing import SigningKey, TrustedKeys
 from eisv_lumen.versions import Version
-from hub.plan import RepositoryPlan, plan
-from hub.publish import ORDER, Published, Publisher
+from hub.contents import folder_files
+from hub.notices import NoticeBoard, check_key
+from hub.openssf import BUNDLE, ModelSigner
+from hub.parallel import Workers
+from hub.plan import Planner, RepositoryPlan, plan_release
+from hub.publish import ORDER, STATES, Published, Publisher
+from hub.remote import Reader
+from hub.retry import Asking, Patience
+from hub.rollout import change_share
 from hub.settings import ReleaseSettings
-from hub.validation import validate
+from hub.transport import limit_silence
+from hub.validation import Secrets, validate
 
 RECORD = "record.json"
+WORKERS = 4
+ALL_STATES = ("validated", *STATES, "recorded")
+"""States that `at` of `publish_release` is told of, in order."""
 
 
 def publish_release(
@@ -28,28 +40,81 @@ def publish_release(
     folders: Mapping[str, Path],
     out: Path | None,
     *,
+    more_keys: Sequence[SigningKey] = (),
+    trusted: TrustedKeys | None = None,
+    models: ModelSigner | None = None,
+    rollout: float | None = None,
     dry_run: bool = False,
+    agree: Callable[[], bool] | None = None,
+    at: Callable[[str], None] = lambda state: None,
+    patience: Patience | None = None,
+    workers: int = WORKERS,
 ) -> Published | None:
     """Publish folders as one release and record it in `out`; see the modules `validation`, `plan`, `publish`.
 
+    Args:
+        api: Client of the Hub.
+        settings: Names and conditions.
+        version: The version.
+        key: The signing key.
+        token: The Hub token.
+        folders: Artifact folder per role.
+        out: Folder for the record; None writes none.
+        more_keys: Keys that sign beside it.
+        trusted: Keys that devices were given, where that is not the signing key alone.
+        models: Makes OpenSSF bundles.
+        rollout: Share of the devices that get a new version; None: all.
+        dry_run: Show the difference and write nothing.
+        agree: Asked before anything is written, with the difference shown; None: nobody is asked.
+        at: Told of each state reached, see `ALL_STATES`.
+        patience: How long a Hub that does not answer is asked again.
+        workers: How many repositories at a time.
+
     Returns:
-        What stands on the Hub; None after a dry run.
+        What stands on the Hub; None after a dry run, or where nobody agreed.
     """
-    manifests = validate(folders, settings.repo_id("base"), key, token)
+    limit_silence()
+    manifests = validate(folders, settings.repo_id("base"), key, token, *more_keys)
     print(f"validated {len(folders)} folders: complete, gates passed, cards present, no secrets", flush=True)
-    plans = plan(api, {role: settings.repo_id(role) for role in ROLES}, folders, version)
-    if dry_run:
-        _print_plans(plans, version)
-        return None
-    if token is None:
-        raise ConfigurationError(
-            found="no Hub token",
-            expected="a token that may write, in HF_TOKEN or a file",
-            next="set HF_TOKEN or pass --token-file",
+    at("validated")
+    reader = Reader(api, Asking(api.endpoint, _report, patience))
+    planner = Planner(reader, version, Secrets((key, *more_keys), token).check)
+    repo_ids = {role: settings.repo_id(role) for role in ROLES}
+    board = NoticeBoard(reader, repo_ids["student"], trusted or TrustedKeys([key.public]))
+
+    def announce() -> bool:
+        if rollout is None:
+            return False
+        change = change_share(repo_ids["student"], str(version), rollout, key)
+        return board.write(f"Roll {version} out to {rollout:g}", change)[1]
+
+    with Workers(workers) as threads:
+        files = {role: folder_files(folders[role], manifests[role].files) for role in ROLES}
+        plans = plan_release(planner, repo_ids, files, threads)
+        _check_key(board, plans["student"], key)
+        asked = agree if not _stands(plans) else None
+        if dry_run or asked:
+            _print_plans(plans, version, models is not None, rollout)
+        if dry_run:
+            print("dry run: nothing was written", flush=True)
+            return None
+        _check_token(token)
+        if asked and not asked():
+            return None
+        publisher = Publisher(
+            planner,
+            settings,
+            (key, *more_keys),
+            threads,
+            models=models,
+            announce=announce,
+            report=_report,
+            at=at,
         )
-    published = Publisher(api, settings, version, key, _report).publish(plans, manifests)
+        published = publisher.publish(plans, folders, manifests)
     if out is not None:
         write_record(out, published, api.endpoint, folders)
+    at("recorded")
     state = "published and tagged" if published.changed else "stands already, nothing was changed"
     print(f"release {version} at {api.endpoint}: {state}; signed by {key.key_id}", flush=True)
     return published
@@ -77,24 +142,50 @@ def write_record(out: Path, published: Published, endpoint: str, folders: Mappin
             artifact.write_json(work.folder / RECORD, record)
 
 
+def _check_token(token: str | None) -> None:
+    if token is None:
+        raise ConfigurationError(
+            found="no Hub token",
+            expected="a token that may write, in HF_TOKEN or a file",
+            next="set HF_TOKEN or pass --token-file",
+        )
+
+
+def _check_key(board: NoticeBoard, student: RepositoryPlan, key: SigningKey) -> None:
+    """A new release must be signed by a key that counts; one that stands needs no signature any more."""
+    if not student.tagged:
+        rotated = BRANCH in student.remote.heads
+        check_key(board.read().trusted if rotated else board.anchor, key, board.repo_id)
+
+
+def _stands(plans: Mapping[str, RepositoryPlan]) -> bool:
+    return all(plan.tagged for plan in plans.values())
+
+
 def _address(endpoint: str, repo_id: str, repo_type: str) -> str:
     prefix = {"dataset": "datasets/", "space": "spaces/"}.get(repo_type, "")
     return f"{endpoint}/{prefix}{repo_id}"
 
 
-def _print_plans(plans: Mapping[str, RepositoryPlan], version: Version) -> None:
+def _print_plans(
+    plans: Mapping[str, RepositoryPlan], version: Version, bundles: bool, rollout: float | None
+) -> None:
     for role in ORDER:
         repository = plans[role]
         if repository.tagged:
             print(f"{role} {repository.repo_id}: {version.tag} stands already at {repository.tagged[:12]}")
             continue
         new = "" if repository.remote.exists else " (new repository)"
-        print(f"{role} {repository.repo_id}{new}: {repository.difference}, then tag {version.tag}")
-        for line in repository.difference.lines():
+        difference = repository.payload_difference
+        print(f"{role} {repository.repo_id}{new}: {difference}, then tag {version.tag}")
+        for line in (*difference.lines(), *repository.notes):
             print(f"    {line}")
-    if not plans["student"].tagged:
-        print(f"    + {STUDENT.release}, {STUDENT.signature} (student, signed)")
-    print("dry run: nothing was written", flush=True)
+        if bundles and repository.repo_type == "model":
+            print(f"    + {BUNDLE} (OpenSSF bundle)")
+        if role == "student":
+            print(f"    + {STUDENT.release}, {STUDENT.signature} (signed)")
+            if rollout is not None:
+                print(f"    goes to {rollout:.0%} of all devices")
 
 
 def _report(line: str) -> None:

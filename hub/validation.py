@@ -5,7 +5,7 @@ Figures belong to the card, so no manifest names them: they are checked for bein
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,71 @@ _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy"
 _WITH_CODE = {"student", "space"}
 _CODE = {".py", ".sh", ".so", ".pyc", ".whl"}
 _SECRETS = re.compile(
-    rb"\bhf_[A-Za-z0-9]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b"
-    rb"|\bgh[pousr]_[A-Za-z0-9]{36,}|\bsk-[A-Za-z0-9_-]{32,}|\bxox[abpr]-[A-Za-z0-9-]{20,}"
+    rb"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{30,}|AKIA[0-9A-Z]{16}(?![A-Za-z0-9])|gh[pousr]_[A-Za-z0-9]{36,}"
+    rb"|sk-[A-Za-z0-9_-]{32,}|xox[abpr]-[A-Za-z0-9-]{20,})|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
 _FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", re.DOTALL)
-_BLOCK = 1 << 20
+_RUN = bytes([1]) * 20
+_IN_RUNS = bytes(int(chr(i).isascii() and (chr(i).isalnum() or chr(i) in "_-/+=\\ ")) for i in range(256))
+_BLOCK, _OVERLAP = 1 << 20, 512
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _MAX_FIGURES, _MAX_FIGURE_BYTES = 20, 500_000
 
 
+class Secrets:
+    """What must never be published: this release's own keys and token, and whatever looks like any.
+
+    Args:
+        keys: The signing keys.
+        token: The Hub token.
+    """
+
+    def __init__(self, keys: Sequence[SigningKey], token: str | None) -> None:
+        self._keys, self._token = keys, token.encode() if token else None
+
+    def __repr__(self) -> str:
+        """Names nothing of them."""
+        return "Secrets()"
+
+    def check(self, place: str | Path, content: bytes) -> None:
+        """Refuse bytes to be published that hold a secret.
+
+        Raises:
+            VerificationError: They do; the message names the place alone.
+        """
+        if self._own(content) or self._looks_like_one(content):
+            raise _unfit(place, "something that looks like a token or a private key", "no secrets")
+
+    def _own(self, content: bytes) -> bool:
+        own = self._token is not None and self._token in content
+        return own or any(key.appears_in(content) for key in self._keys)
+
+    def _looks_like_one(self, content: bytes) -> bool:
+        # Every kind is a run of such characters; weights hold none, and the slow search is not for them.
+        if _RUN not in content.translate(_IN_RUNS):
+            return False
+        plain = content.replace(b"\\/", b"/")  # as some writers of JSON have it
+        return _SECRETS.search(plain) is not None or self._own(plain)
+
+    def check_file(self, path: Path) -> None:
+        """Refuse a file that holds a secret; read in blocks.
+
+        Raises:
+            VerificationError: It does.
+        """
+        overlap = b""
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                self.check(path, overlap + block)
+                overlap = block[-_OVERLAP:]
+
+
 def validate(
-    folders: Mapping[str, Path], base_repo_id: str, key: SigningKey, token: str | None
+    folders: Mapping[str, Path],
+    base_repo_id: str,
+    key: SigningKey,
+    token: str | None,
+    *more_keys: SigningKey,
 ) -> dict[str, artifact.Manifest]:
     """Check every folder of a release; nothing is sent before all of them pass.
 
@@ -40,6 +94,7 @@ def validate(
         base_repo_id: Repository under which the adapter's base is published.
         key: The signing key, which must not lie in any of them.
         token: The Hub token, likewise.
+        more_keys: Further signing keys, likewise.
 
     Returns:
         The manifest of each.
@@ -50,10 +105,11 @@ def validate(
         VerificationError: A secret, a pickle, code where none belongs, or a figure that is none.
     """
     manifests = {}
+    secrets = Secrets((key, *more_keys), token)
     for role in ROLES:
         manifests[role] = artifact.verify(folders[role], kind=role)
         _check_card(folders[role])
-        _check_content(folders[role], role, key, token)
+        _check_content(folders[role], role, secrets)
         _check_figures(folders[role])
     _check_gates(folders)
     _check_base(folders["teacher"], base_repo_id)
@@ -88,7 +144,7 @@ def _check_card(folder: Path) -> None:
         raise _no_card(card, "no text under the front matter")
 
 
-def _check_content(folder: Path, role: str, key: SigningKey, token: str | None) -> None:
+def _check_content(folder: Path, role: str, secrets: Secrets) -> None:
     paths = sorted(folder.rglob("*"))
     if len(paths) > MAX_FILES:
         raise _unfit(folder, f"{len(paths)} files", f"at most {MAX_FILES}")
@@ -101,7 +157,7 @@ def _check_content(folder: Path, role: str, key: SigningKey, token: str | None) 
         if not safe_path(name):
             raise _unfit(path, "a hidden or odd file name", "plain names")
         _check_kind(path, role)
-        _check_secrets(path, key, token)
+        secrets.check_file(path)
 
 
 def _check_figures(folder: Path) -> None:
@@ -133,17 +189,6 @@ def _check_kind(path: Path, role: str) -> None:
         raise _unfit(path, f"code in the {role}", "data only")
     if suffix in _CODE - {".py"} and role != "space":
         raise _unfit(path, f"a {suffix} file in the {role}", "data, and readable Python")
-
-
-def _check_secrets(path: Path, key: SigningKey, token: str | None) -> None:
-    overlap = b""
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            content = overlap + block
-            own = token is not None and token.encode() in content
-            if own or key.appears_in(content) or _SECRETS.search(content):
-                raise _unfit(path, "something that looks like a token or a private key", "no secrets")
-            overlap = content[-256:]
 
 
 def _check_gates(folders: Mapping[str, Path]) -> None:
@@ -197,7 +242,7 @@ def _no_card(card: Path, reason: str) -> ArtifactError:
     )
 
 
-def _unfit(path: Path, found: str, expected: str) -> VerificationError:
+def _unfit(path: str | Path, found: str, expected: str) -> VerificationError:
     return VerificationError(
         found=f"{path}: {found}",
         expected=expected,

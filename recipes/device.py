@@ -15,6 +15,7 @@ from pathlib import Path
 
 from eisv_lumen.artifact import sha256_file, write_json
 from eisv_lumen.errors import HubError, LumenError, exit_with_reason
+from eisv_lumen.hub_client import read_token
 from recipes.configuration import Recipe
 
 _SECONDS_TO_INSTALL, _SECONDS_TO_ACT = 600, 180
@@ -40,7 +41,7 @@ def main() -> None:
         return
     folder = arguments.out.parent / "device"
     install(folder, arguments.wheel)
-    device = Device(folder)
+    device = Device(folder, read_token() if recipe.release.private else None)
     repo = recipe.release.repo_id("student")
     device.lumen("pull", "--hub", arguments.hub, "--repo", repo, "--trust", arguments.trust.resolve())
     every, states = recipe.device.every, recipe.device.states
@@ -63,11 +64,12 @@ def main() -> None:
 class Device:
     """The environment and home folder of one simulated device on this machine."""
 
-    def __init__(self, folder: Path) -> None:
-        """Everything the device has lies in `folder`."""
+    def __init__(self, folder: Path, token: str | None = None) -> None:
+        """Everything the device has lies in `folder`; a token reads private repositories."""
         self.python = (folder / "venv" / "bin" / "python").absolute()
         self.home = (folder / "home").absolute()
         self.home.mkdir(parents=True, exist_ok=True)
+        self._token = {"HF_TOKEN": token} if token else {}
 
     def lumen(self, *arguments: str | Path, quiet: bool = False) -> str:
         """Run `eisv-lumen` there; returns what it printed.
@@ -84,6 +86,7 @@ class Device:
 
     def _run(self, command: list[str | Path], *, quiet: bool) -> str:
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.home), "HF_HUB_DISABLE_XET": "1"}
+        environment |= self._token
         try:
             done = subprocess.run(
                 [str(part) for part in command],

@@ -74,10 +74,17 @@ def building(recipe: Recipe, out: Path, sources: list[Path], timezone: str) -> l
             *folders("dataset", "labels", "teacher"),
         ),
         stage(
+            "forest",
+            "distils the same labels into trees, the baseline that the student has to beat",
+            "training.train_forest",
+            *config("forest"),
+            *folders("dataset", "labels", "teacher"),
+        ),
+        stage(
             "evaluation",
             "measures every voice on held-out windows, real and synthetic apart",
             "training.evaluate",
-            *folders("dataset", "base", "teacher", "student"),
+            *folders("dataset", "base", "teacher", "student", "forest"),
         ),
         Stage(
             "wheel",
@@ -114,7 +121,14 @@ def publishing(recipe: Recipe, out: Path, hub: Hub, version: str) -> list[Stage]
     folders = [part for name in REPOSITORIES for part in (f"--{name}", out / name)]
     record, trust = out / RELEASE_RECORD, out / "keys" / TRUSTED_KEYS
     keys = ensure_keys(out / "keys")
-    community = {"HF_ENDPOINT": hub.url, "HF_HOME": str(out / "community-cache"), "HF_HUB_DISABLE_XET": "1"}
+    # Who uses a public release needs no token, and gets none.
+    reading = {"HF_TOKEN": hub.token} if recipe.release.private else {}
+    community = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(out / "community-cache"),
+        "HF_HUB_DISABLE_XET": "1",
+        **reading,
+    }
 
     def command(module: str, *arguments: str | Path) -> list[str | Path]:
         return ["-m", module, "--recipe", recipe.path, *arguments]
@@ -125,7 +139,7 @@ def publishing(recipe: Recipe, out: Path, hub: Hub, version: str) -> list[Stage]
             f"publishes {version} as five repositories, one commit each, and tags them last",
             command(
                 "hub.release",
-                *("--version", version, "--endpoint", hub.url),
+                *("--version", version, "--endpoint", hub.url, "--yes"),
                 *keys,
                 *folders,
                 *("--out", record.parent),
@@ -142,6 +156,7 @@ def publishing(recipe: Recipe, out: Path, hub: Hub, version: str) -> list[Stage]
                 *("--out", out / "device.json"),
             ),
             out / "device.json",
+            environment=reading,
         ),
         Stage(
             "community",

@@ -15,7 +15,6 @@ from huggingface_hub import (
     hf_hub_download,
 )
 from huggingface_hub.errors import (
-    BadRequestError,
     EntryNotFoundError,
     HfHubHTTPError,
     RepositoryNotFoundError,
@@ -388,6 +387,26 @@ def test_spaces_show_their_sdk(api: HfApi) -> None:
         )
 
 
-def test_refused_pull_request_says_why(api: HfApi, repo: str) -> None:
-    with pytest.raises(BadRequestError, match="no pull requests"):
-        api.upload_file(path_or_fileobj=b"1", path_in_repo="a", repo_id=repo, create_pr=True)
+def test_a_proposed_commit_stays_beside_the_branch(
+    api: HfApi, repo: str, tmp_path: Path, hub: LocalHub
+) -> None:
+    head = api.model_info(repo).sha
+    for number, content in ((1, b"1"), (2, b"2")):
+        made = api.upload_file(path_or_fileobj=content, path_in_repo="a", repo_id=repo, create_pr=True)
+        assert (made.pr_num, made.pr_revision) == (number, f"refs/pr/{number}")
+    proposed = [api.model_info(repo, revision=revision).sha for revision in ("refs/pr/1", "refs/pr/2")]
+    assert api.model_info(repo).sha == head
+    listed = api.list_repo_refs(repo, include_pull_requests=True).pull_requests or []
+    assert [(ref.ref, ref.target_commit) for ref in listed] == list(
+        zip(("refs/pr/1", "refs/pr/2"), proposed, strict=True)
+    )
+    assert not api.list_repo_refs(repo).pull_requests
+    file = hf_hub_download(repo, "a", revision="refs/pr/2", endpoint=hub.url, cache_dir=tmp_path)
+    assert Path(file).read_bytes() == b"2"
+    api.upload_file(path_or_fileobj=b"3", path_in_repo="a", repo_id=repo, revision="refs/pr/2")
+    assert api.list_repo_commits(repo, revision="refs/pr/2")[1].commit_id == proposed[1]
+    with pytest.raises(RevisionNotFoundError):
+        api.upload_file(path_or_fileobj=b"4", path_in_repo="a", repo_id=repo, revision="refs/pr/3")
+    with pytest.raises(HfHubHTTPError, match="412"):
+        api.create_commit(repo, [add("a", b"4")], commit_message="4", parent_commit="0" * 40, create_pr=True)
+    assert api.model_info(repo).sha == head

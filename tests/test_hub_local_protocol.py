@@ -140,11 +140,11 @@ def test_odd_paths_are_refused(hub: LocalHub, path: str, root: Path) -> None:
     client.post("/api/repos/create", json={"name": "hikewa/odd-paths"})
     head = client.head()
     for operation in (regular(path, b"x"), ("deletedFile", {"path": path}), large(path, b"x")):
-        assert client.commit(operation).status_code in (400, 404), operation
+        assert client.commit(operation).status_code in (422, 404), operation
     answer = client.post(
         f"/api/models/{client.repo}/preupload/main", json={"files": [{"path": path, "size": 1, "sample": ""}]}
     )
-    assert answer.status_code == 400
+    assert answer.status_code == 422
     assert client.head() == head
 
 
@@ -247,7 +247,7 @@ def test_half_characters_are_refused_or_not_found(client: Client) -> None:
         ("branch/b", {"startingPoint": half}, 404),
         ("tag/main", {"tag": "v1", "message": half}, 400),
         ("super-squash/main", {"message": half}, 400),
-        ("preupload/main", {"files": [{"path": half, "size": 1}]}, 400),
+        ("preupload/main", {"files": [{"path": half, "size": 1}]}, 422),
     ):
         assert client.post(f"/api/models/{client.repo}/{path}", json=body).status_code == status, path
     card = '---\nlicense: mit\ntags: ["\\ud800"]\n---\n'
@@ -448,6 +448,38 @@ def test_lookups_keep_nothing_in_memory(tmp_path: Path) -> None:
     sizes = [look_up(range(5000 * round_number, 5000 * (round_number + 1))) for round_number in range(5)]
     growths = [after - before for before, after in pairwise(sizes)]
     assert min(growths) < 100_000, growths  # a leak shows in each round, a new arena only in some
+
+
+def test_a_hundred_thousand_files_are_listed_in_pages(tmp_path: Path) -> None:
+    repositories, name = Repositories(tmp_path), RepoName("models", "a", "b")
+    wanted = {f"all/{number:05}.txt": b"%d" % (number % 10) for number in range(100_000)}
+    with repositories.creating(name, private=False, sdk=None) as repository:
+        first_commit(repository, wanted, Account("a", "write"))
+    with start(tmp_path) as hub, requests.Session() as session:
+        address, listed = f"{hub.url}/api/models/a/b/tree/main?recursive=true", []
+        while address:
+            answer = session.get(address)
+            assert answer.status_code == 200 and len(answer.json()) <= 1000
+            listed += [row["path"] for row in answer.json() if row["type"] == "file"]
+            address = answer.links.get("next", {}).get("url")
+        assert listed == sorted(wanted)
+        assert session.get(f"{hub.url}/a/b/tree/main/all", headers={"Accept": "text/html"}).status_code == 200
+        assert psutil.Process(hub.pid).memory_info().rss < 400e6
+
+
+def test_a_name_without_a_namespace_is_no_repository(client: Client) -> None:
+    for path in ("/api/models/absent/revision/main", "/api/datasets/absent/tree/main", "/api/models/a/refs"):
+        answer = client.session.get(client.url + path)
+        assert (answer.status_code, answer.headers["X-Error-Code"]) == (404, "RepoNotFound")
+
+
+def test_deleting_needs_not_know_files_from_folders(client: Client) -> None:
+    assert client.commit(regular("d/a.txt", b"1"), regular("d/e/b.txt", b"2"), regular("f", b"3")).ok
+    assert client.commit(("deletedFile", {"path": "d"})).ok
+    listed = client.session.get(f"{client.url}/api/models/{client.repo}/tree/main?recursive=true").json()
+    assert [row["path"] for row in listed] == [".gitattributes", "f"]
+    gone = client.commit(("deletedFile", {"path": "d"}))
+    assert (gone.status_code, gone.headers["X-Error-Code"]) == (404, "EntryNotFound")
 
 
 def test_newer_clients_are_told_to_leave_xet(client: Client) -> None:

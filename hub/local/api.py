@@ -293,10 +293,7 @@ def _entry_row(entry: File | Folder) -> dict[str, Any]:
 
 def list_refs(call: Call, name: RepoName, rest: list[str]) -> Response:
     """GET refs."""
-    rows: dict[str, Any] = dict(list_references(call.repository(name).git))
-    if call.flag("include_prs"):
-        rows["pullRequests"] = []
-    return answer(rows)
+    return answer(list_references(call.repository(name).git, call.flag("include_prs")))
 
 
 def list_commits(call: Call, name: RepoName, rest: list[str]) -> Response:

@@ -19,7 +19,7 @@ from hub.local.calls import Call, Hub, refuse, segments_of
 from hub.local.durable import is_disk_full
 from hub.local.files import find_file
 from hub.local.names import KINDS, Kind, RepoName
-from hub.local.refusal import Refusal
+from hub.local.refusal import Refusal, repository_not_found
 from hub.local.revisions import DEFAULT_BRANCH, commit_of
 from hub.local.serving import serve
 
@@ -140,6 +140,8 @@ async def _api(call: Call, segments: list[str]) -> Response:
     # Without a word behind its name, the repository itself is meant, at its default branch.
     word, rest = (rest[0], rest[1:]) if rest else ("revision", [DEFAULT_BRANCH])
     handler, parts = api.REPOSITORY_ROUTES.get((method, word), (None, 0))
+    if handler is None and (method, name.name) in api.REPOSITORY_ROUTES:
+        raise repository_not_found()  # a name without a namespace: no repository here has one
     if handler is None or len(rest) < parts:
         raise Refusal(404, "Not found: this address is none of the local Hub's")
     await call.read_body()

@@ -15,7 +15,7 @@ from hub.local.lfs import LfsStore, Pointer
 from hub.local.names import KINDS
 
 
-def problems(root: Path) -> Iterator[str]:
+def problems(root: Path, namespace: str | None = None) -> Iterator[str]:
     """What is wrong with a Hub's repositories; nothing when all is well.
 
     For each repository: `git fsck`, and that each large file which any commit of any branch or tag
@@ -23,6 +23,7 @@ def problems(root: Path) -> Iterator[str]:
 
     Args:
         root: The Hub's folder.
+        namespace: Look at its repositories only.
 
     Raises:
         InputError: When it is none.
@@ -34,7 +35,7 @@ def problems(root: Path) -> Iterator[str]:
             next="python -m hub.local.check --root FOLDER",
         )
     for kind in KINDS:
-        for path in sorted((root / "repositories" / kind).glob("*/*.git")):
+        for path in sorted((root / "repositories" / kind).glob(f"{namespace or '*'}/*.git")):
             for problem in (*_git_problems(path), *_large_file_problems(path)):
                 yield f"{kind}/{path.parent.name}/{path.stem}: {problem}"
 

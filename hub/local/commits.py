@@ -21,7 +21,7 @@ from hub.local.objects import ObjectBatch
 from hub.local.patterns import LfsRules, lfs_line
 from hub.local.refusal import Refusal
 from hub.local.repositories import StoredRepository
-from hub.local.revisions import branch_head, move_branch
+from hub.local.revisions import branch_head, move_branch, propose
 from hub.local.trees import TreeEdit
 
 _PARENT = re.compile(r"[0-9a-fA-F]{5,40}")
@@ -170,7 +170,7 @@ class CommitReader:
 
     def _read_deleted_file(self, value: dict[str, Any]) -> None:
         path = checked_path(value.get("path"))
-        self.edits.append(lambda tree: tree.remove_file(path))
+        self.edits.append(lambda tree: tree.remove(path))
 
     def _read_deleted_folder(self, value: dict[str, Any]) -> None:
         path = value.get("path")
@@ -191,14 +191,42 @@ def _content(value: dict[str, Any]) -> bytes:
         raise Refusal(400, f"Invalid commit: content is not valid {encoding}") from None
 
 
-def apply_commit(repository: StoredRepository, branch: str, reader: CommitReader, account: Account) -> str:
+@dataclass(frozen=True)
+class Applied:
+    """What became of a commit.
+
+    Attributes:
+        oid: The head afterwards.
+        proposal: Number of the proposal that holds it, where it was one.
+    """
+
+    oid: str
+    proposal: int | None = None
+
+
+def propose_commit(
+    repository: StoredRepository, branch: str, reader: CommitReader, account: Account
+) -> Applied:
+    """Keep a commit to a branch beside it, under a revision of its own. The caller holds the repository.
+
+    Raises:
+        Refusal: As `apply_commit`.
+    """
+    repo, header = repository.git, reader.finish()
+    head = branch_head(repo, branch)
+    if header.parent is not None and not str(head.id).startswith(header.parent):
+        raise Refusal(412, "A commit has happened since. Please refresh and try again.")
+    commit = _write_commit(repo, head, reader, header, account)
+    return Applied(commit, propose(repository.git, pygit2.Oid(hex=commit)))
+
+
+def apply_commit(
+    repository: StoredRepository, branch: str, reader: CommitReader, account: Account
+) -> Applied:
     """Put a commit that was read completely on a branch. The caller holds the repository.
 
     A commit that would change nothing, or that is already the head because its answer got lost,
     is not made twice.
-
-    Returns:
-        The branch's head afterwards.
 
     Raises:
         Refusal: 412 when the head is not the expected parent, RevisionNotFound, EntryNotFound for a
@@ -209,13 +237,22 @@ def apply_commit(repository: StoredRepository, branch: str, reader: CommitReader
     if header.parent is not None and not str(head.id).startswith(header.parent):
         if not _is_repeated(repo, head, reader, header, account):
             raise Refusal(412, "A commit has happened since. Please refresh and try again.")
-        return str(head.id)
+        return Applied(str(head.id))
+    commit = _write_commit(repo, head, reader, header, account)
+    if commit != str(head.id):
+        move_branch(repository.git, branch, head.id, pygit2.Oid(hex=commit))
+    return Applied(commit)
+
+
+def _write_commit(
+    repo: pygit2.Repository, head: pygit2.Commit, reader: CommitReader, header: Header, account: Account
+) -> str:
+    """The new commit, on disk; the head itself where nothing would change."""
     tree = _write_tree(repo, head.tree, reader)
     if tree == str(head.tree.id):
         return str(head.id)
     commit = reader.batch.add("commit", commit_content(tree, str(head.id), header.message, account))
     reader.batch.write()
-    move_branch(repository.git, branch, head.id, pygit2.Oid(hex=commit))
     return commit
 
 

@@ -71,13 +71,9 @@ def _entry_at(tree: pygit2.Object, path: str) -> pygit2.Object | None:
 
 
 def _entry_of(tree: pygit2.Tree, name: bytes) -> pygit2.Object | None:
-    def mark(index: int) -> bytes:
-        entry = tree[index]
-        return (entry.raw_name or b"") + (b"/" if isinstance(entry, pygit2.Tree) else b"")
-
-    for wanted in (name, name + b"/"):  # git orders a folder as if its name ended so
-        index = bisect_left(range(len(tree)), wanted, key=mark)
-        if index < len(tree) and mark(index) == wanted:
+    for wanted in (name, name + b"/"):
+        index = bisect_left(range(len(tree)), wanted, key=lambda index: _mark(tree, "", index))
+        if index < len(tree) and _mark(tree, "", index) == wanted:
             return tree[index]
     return None
 
@@ -136,7 +132,12 @@ def _walk(
     repo: pygit2.Repository, tree: pygit2.Tree, prefix: str, recursive: bool, after: str
 ) -> Iterator[File | Folder]:
     seen = after.encode()
-    for entry in tree:
+    # The folder that an earlier page ended in stands right before what comes behind it.
+    first = (
+        bisect_left(range(len(tree)), seen, key=lambda index: _mark(tree, prefix, index)) - 1 if seen else 0
+    )
+    for index in range(max(0, first), len(tree)):
+        entry = tree[index]
         path = f"{prefix}{entry.name}"
         if isinstance(entry, pygit2.Tree):
             mark = f"{path}/".encode()
@@ -151,17 +152,25 @@ def _walk(
             yield file_at(repo, path, entry.id)
 
 
+def _mark(tree: pygit2.Tree, prefix: str, index: int) -> bytes:
+    """What git orders a tree's entries by, as a path: a folder's name as if it ended with a slash."""
+    entry = tree[index]
+    slash = b"/" if isinstance(entry, pygit2.Tree) else b""
+    return prefix.encode() + (entry.raw_name or b"") + slash
+
+
 def last_commits(
     repo: pygit2.Repository, commit: pygit2.Commit, paths: Iterable[str]
 ) -> dict[str, dict[str, str]]:
     """For each path the commit that changed it last, found in one walk back through the history."""
     found: dict[str, dict[str, str]] = {}
-    current = {path: _id_at(commit, path) for path in paths}
+    current = _ids_at(commit, paths)
     while current:
         parent = commit.parents[0] if commit.parents else None
         row = {"id": str(commit.id), "title": commit.message.partition("\n")[0], "date": commit_date(commit)}
+        before = _ids_at(parent, current) if parent is not None else {}
         for path, oid in list(current.items()):
-            if parent is None or _id_at(parent, path) != oid:
+            if parent is None or before[path] != oid:
                 found[path] = row
                 del current[path]
         if parent is None:
@@ -170,6 +179,19 @@ def last_commits(
     return found
 
 
-def _id_at(commit: pygit2.Commit, path: str) -> str | None:
-    entry = _entry_at(commit.tree, path)
-    return str(entry.id) if entry is not None else None
+def _ids_at(commit: pygit2.Commit, paths: Iterable[str]) -> dict[str, str | None]:
+    """The id of the entry at each path; every folder is opened once, since a large one is slow to open."""
+    folders: dict[str, pygit2.Object | None] = {"": commit.tree}
+    found: dict[str, str | None] = {}
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        if folder not in folders:
+            folders[folder] = _entry_at(commit.tree, folder)
+        holder = folders[folder]
+        entry = (
+            _entry_of(holder, name.encode("utf-8", "surrogatepass"))
+            if isinstance(holder, pygit2.Tree)
+            else None
+        )
+        found[path] = str(entry.id) if entry is not None else None
+    return found

@@ -14,7 +14,8 @@ _SINGULAR: dict[str, Kind] = {"model": "models", "dataset": "datasets", "space":
 
 # First segments of the server's own addresses, which a namespace would hide.
 _RESERVED = frozenset({"api", "datasets", "spaces", "models", "lfs", "static", "login", "health"})
-_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?")
+# As the client allows: underscores anywhere, dots and dashes only inside.
+_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _GIT_SHORT_NAME = re.compile(r"git~\d+")
 _PATH_BYTES = 1024
 _PART_BYTES = 255
@@ -82,15 +83,15 @@ def checked_path(path: object) -> str:
             backslashes, over-long names.
     """
     if not isinstance(path, str) or not path:
-        raise Refusal(400, "Invalid path: expected a non-empty text")
+        raise Refusal(422, "Invalid path: expected a non-empty text")
     try:
         size = len(path.encode("utf-8"))
     except UnicodeEncodeError:
-        raise Refusal(400, "Invalid path: not valid Unicode") from None
+        raise Refusal(422, "Invalid path: not valid Unicode") from None
     parts = path.split("/")
     if size > _PATH_BYTES or len(parts) > _PATH_DEPTH:
         raise Refusal(
-            400, f"Invalid path: longer than {_PATH_BYTES} bytes or deeper than {_PATH_DEPTH} folders"
+            422, f"Invalid path: longer than {_PATH_BYTES} bytes or deeper than {_PATH_DEPTH} folders"
         )
     for part in parts:
         _check_part(part)
@@ -112,13 +113,13 @@ def checked_message(message: str) -> str:
 
 def _check_part(part: str) -> None:
     if part in ("", ".", ".."):
-        raise Refusal(400, "Invalid path: absolute, empty, '.' and '..' parts are not allowed")
+        raise Refusal(422, "Invalid path: absolute, empty, '.' and '..' parts are not allowed")
     if len(part.encode("utf-8")) > _PART_BYTES:
-        raise Refusal(400, f"Invalid path: a part is longer than {_PART_BYTES} bytes")
+        raise Refusal(422, f"Invalid path: a part is longer than {_PART_BYTES} bytes")
     if "\\" in part or any(unicodedata.category(char) in ("Cc", "Cs") for char in part):
-        raise Refusal(400, "Invalid path: backslashes and control characters are not allowed")
+        raise Refusal(422, "Invalid path: backslashes and control characters are not allowed")
     # Mac file systems drop ignorable characters, Windows trailing dots, spaces and streams (`.git::$DATA`).
     plain = "".join(char for char in part if unicodedata.category(char) != "Cf")
     plain = plain.split(":")[0].rstrip(". ").lower()
     if plain == ".git" or _GIT_SHORT_NAME.fullmatch(plain):
-        raise Refusal(400, "Invalid path: cannot update files under a '.git/' folder")
+        raise Refusal(422, "Invalid path: cannot update files under a '.git/' folder")

@@ -159,7 +159,7 @@ class Repositories:
 
     def _refuse_taken(self, name: RepoName) -> None:
         if (self._repositories / name.folder).exists():
-            raise Refusal(409, f"You already created this {name.kind[:-1]} repo: {name.id}")
+            raise Refusal(409, f"A {name.kind[:-1]} repository called {name.id} already exists")
 
     def _rename(self, path: Path, name: RepoName) -> None:
         final = self._repositories / name.folder

@@ -12,6 +12,8 @@ from hub.local.accounts import Account
 from hub.local.refusal import Refusal, revision_not_found
 
 DEFAULT_BRANCH = "main"
+_PROPOSALS = "refs/pr/"
+_PROPOSAL = re.compile(r"refs/pr/[1-9][0-9]{0,8}")
 _COMMIT_ID = re.compile(r"[0-9a-f]{7,40}")
 # git-check-ref-format(1); pygit2's own check keeps every name it is asked about in memory.
 _REFERENCE = re.compile(
@@ -48,12 +50,12 @@ def commit_of(repo: pygit2.Repository, revision: str) -> pygit2.Commit:
 
 
 def branch_head(repo: pygit2.Repository, branch: str) -> pygit2.Commit:
-    """The newest commit of a branch, the only kind of revision that can be written to.
+    """The newest commit of a branch or a proposal, the only kinds of revision that can be written to.
 
     Raises:
         Refusal: RevisionNotFound.
     """
-    commit = _reference_target(repo, f"refs/heads/{branch}")
+    commit = _reference_target(repo, _head(branch))
     if commit is None:
         raise revision_not_found(branch)
     return commit
@@ -108,14 +110,22 @@ def history(
             yield each
 
 
-def list_references(repo: pygit2.Repository) -> dict[str, list[dict[str, str]]]:
-    """Branches, tags and conversions, each with the commit it stands for (never the tag object)."""
-    rows: dict[str, list[dict[str, str]]] = {"branches": [], "tags": [], "converts": []}
+def list_references(repo: pygit2.Repository, proposals: bool = False) -> dict[str, list[dict[str, str]]]:
+    """Branches, tags and conversions, each with the commit it stands for (never the tag object).
+
+    Args:
+        repo: The repository.
+        proposals: Also list what has been proposed, under its full name.
+    """
     folders = {"refs/heads/": "branches", "refs/tags/": "tags", "refs/convert/": "converts"}
+    if proposals:
+        folders[_PROPOSALS] = "pullRequests"
+    rows: dict[str, list[dict[str, str]]] = {key: [] for key in folders.values()}
     for reference in sorted(repo.listall_reference_objects(), key=lambda each: each.name):
         for folder, key in folders.items():
             if reference.name.startswith(folder):
-                name, target = reference.name.removeprefix(folder), str(reference.peel(pygit2.Commit).id)
+                name = reference.name if folder == _PROPOSALS else reference.name.removeprefix(folder)
+                target = str(reference.peel(pygit2.Commit).id)
                 rows[key].append({"name": name, "ref": reference.name, "targetCommit": target})
     return rows
 
@@ -136,8 +146,8 @@ def create_tag(repo: pygit2.Repository, tag: str, revision: str, message: str, a
     Raises:
         Refusal: 409 when it exists, RevisionNotFound, 400 for the name.
     """
-    name = _free_name(repo, "refs/tags/", tag, "Tag")
     commit = commit_of(repo, revision)
+    name = _free_name(repo, "refs/tags/", tag, "Tag")
     if message:
         repo.create_tag(tag, commit.id, ObjectType.COMMIT, signature(account), message)
     else:
@@ -152,7 +162,7 @@ def delete_reference(repo: pygit2.Repository, folder: str, name: str) -> None:
     """
     full = folder + name
     if full == f"refs/heads/{DEFAULT_BRANCH}":
-        raise Refusal(403, f"Cannot delete the default branch {DEFAULT_BRANCH}")
+        raise Refusal(403, f"Cannot delete refs/heads/{DEFAULT_BRANCH}: it is the default branch")
     if _reference_target(repo, full) is None:
         raise revision_not_found(name)
     repo.references.delete(full)
@@ -166,7 +176,24 @@ def move_branch(repo: pygit2.Repository, branch: str, old: pygit2.Oid, new: pygi
     """
     if branch_head(repo, branch).id != old:
         raise Refusal(412, "A commit has happened since. Please refresh and try again.")
-    repo.references.create(f"refs/heads/{branch}", new, force=True)
+    repo.references.create(_head(branch), new, force=True)
+
+
+def propose(repo: pygit2.Repository, commit: pygit2.Oid) -> int:
+    """Keep a commit beside the branches, as a pull request does. The caller holds the repository.
+
+    Returns:
+        Its number; its revision is `refs/pr/NUMBER`.
+    """
+    taken = [int(name.removeprefix(_PROPOSALS)) for name in repo.references if _PROPOSAL.fullmatch(name)]
+    number = max(taken, default=0) + 1
+    repo.references.create(f"{_PROPOSALS}{number}", commit)
+    return number
+
+
+def _head(branch: str) -> str:
+    """Full name of what a commit to `branch` moves."""
+    return branch if _PROPOSAL.fullmatch(branch) else f"refs/heads/{branch}"
 
 
 def signature(account: Account) -> pygit2.Signature:
@@ -182,7 +209,7 @@ def _free_name(repo: pygit2.Repository, folder: str, name: object, what: str) ->
     full = folder + name
     for other in repo.listall_references():
         if other == full:
-            raise Refusal(409, f"{what} {name} already exists")
+            raise Refusal(409, f"Reference {full} already exists")
         if other.startswith(full + "/") or full.startswith(other + "/"):
             raise Refusal(409, f"{what} {name} conflicts with the reference {other}")
     return full

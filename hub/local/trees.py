@@ -81,14 +81,14 @@ class TreeEdit:
             raise Refusal(400, f"Cannot write {path}: it is a folder")
         folder.entries[name] = _File(mode, oid)
 
-    def remove_file(self, path: str) -> None:
-        """Remove a file.
+    def remove(self, path: str) -> None:
+        """Remove a file, or a folder with all that is in it: clients need not know which of the two it is.
 
         Raises:
             Refusal: EntryNotFound.
         """
         folder, name = self._holder(path)
-        if folder is None or not isinstance(folder.entries.get(name), _File):
+        if folder is None or name not in folder.entries:
             raise _missing(path, "file")
         del folder.entries[name]
 

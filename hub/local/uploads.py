@@ -7,7 +7,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from hub.local.calls import Call, answer
-from hub.local.commits import CommitReader, apply_commit
+from hub.local.commits import Applied, CommitReader, apply_commit, propose_commit
 from hub.local.lfs import Pointer, checked_oid, checked_size
 from hub.local.names import RepoName
 from hub.local.objects import ObjectBatch
@@ -23,22 +23,27 @@ async def commit(call: Call, name: RepoName, branch: str) -> Response:
     """POST commit/R."""
     repository = await run_in_threadpool(call.repository, name, True)
     account = call.check_write(name.namespace)
-    if call.flag("create_pr"):
-        raise Refusal(400, "The local Hub has no pull requests: commit to a branch")
+    put_on = propose_commit if call.flag("create_pr") else apply_commit
     await run_in_threadpool(branch_head, repository.git, branch)
     with ObjectBatch(repository.path) as batch:
         reader = CommitReader(name, batch, repository.lfs, call.hub.limits)
         async for piece in _pieces(call):
             await run_in_threadpool(reader.feed, piece)
 
-        def put() -> str:
+        def put() -> Applied:
             with call.hub.repositories.writing(name) as held:
-                return apply_commit(held, branch, reader, account)
+                return put_on(held, branch, reader, account)
 
-        oid = await run_in_threadpool(put)
-    url = f"{call.base}/{name.prefix}{name.id}/commit/{oid}"
+        applied = await run_in_threadpool(put)
+    home = f"{call.base}/{name.prefix}{name.id}"
     return answer(
-        {"success": True, "commitOid": oid, "commitUrl": url, "pullRequestUrl": None, "hookOutput": ""}
+        {
+            "success": True,
+            "commitOid": applied.oid,
+            "commitUrl": f"{home}/commit/{applied.oid}",
+            "pullRequestUrl": f"{home}/discussions/{applied.proposal}" if applied.proposal else None,
+            "hookOutput": "",
+        }
     )
 
 
