@@ -1,18 +1,19 @@
-# make demo | test | check | bench | readme | hub | space | pi-emulated | clean | distclean
+# make demo | test | check | bench | faults | readme | hub | space | pi-emulated | clean | distclean
 # Variables: SOURCE="log.csv anima.db" (real logs to learn from), TIMEZONE=Europe/Berlin (of their times without a zone),
 # HUB=URL (publish there instead of locally),
-# RECIPE=recipes/demo.yaml, OUT=artifacts/demo, PYTHON=python3.
+# RECIPE=recipes/demo.yaml, OUT=artifacts/demo, PYTHON=python3, SEED=0 (of make faults).
 
 PYTHON ?= python3
 RECIPE ?= recipes/demo.yaml
 OUT ?= artifacts/demo
+SEED ?= 0
 SOURCE ?=
 TIMEZONE ?=
 HUB ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo test check format bench readme hub space pi-emulated setup clean distclean
+.PHONY: demo test check format bench faults readme hub space pi-emulated setup clean distclean
 
 demo: setup
 	@$(PY) -m recipes.run --recipe $(RECIPE) --out $(OUT) $(foreach s,$(SOURCE),--source $(s)) $(if $(TIMEZONE),--timezone $(TIMEZONE)) $(if $(HUB),--hub $(HUB))
@@ -36,6 +37,12 @@ readme: setup
 bench: setup
 	@$(PY) -m benchmarks.run --out artifacts/bench.json
 	@$(PY) -m benchmarks.building --curve
+	@$(PY) -m benchmarks.publishing
+	@$(PY) -m benchmarks.local_hub --requests 100000
+
+# A thousand failing networks and five hundred kills of updater and publisher.
+faults: setup
+	@$(PY) -m benchmarks.faults --schedules 1000 --kills 500 --hub-kills 20 --seed $(SEED) --out artifacts/faults.json
 
 hub: setup
 	@$(PY) -m recipes.local_hub --recipe $(RECIPE)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import hearing, labelling, plain_builder
+from benchmarks import forest, hearing, labelling, plain_builder
 from benchmarks.classification import on_one_core, plain_states, walk
 from benchmarks.measurement import Measurement, rate, seconds
 from eisv_lumen.artifact import write_json
@@ -31,12 +31,14 @@ def main() -> None:
     parser.add_argument("--made", type=Path, default=Path("artifacts/demo"), help="base, teacher, student")
     arguments = parser.parse_args()
     found = [cutting(), *on_one_core(), voicing()]
-    made = {name: arguments.made / name for name in ("base", "teacher", "student")}
+    made = {name: arguments.made / name for name in ("base", "teacher", "student", "forest")}
     missing = [name for name, folder in made.items() if not folder.is_dir()]
     if missing:
         print(f"no {', '.join(missing)} in {arguments.made}: their benchmarks are left out (make demo first)")
     if "student" not in missing:
         found += hearing.on_one_core(made["student"])
+    if "forest" not in missing:
+        found += forest.on_one_core(made["forest"])
     if not {"base", "teacher"} & set(missing):
         found += labelling.measure(*labelling.speaker(made["base"], made["teacher"]), N_LABELLED)
     for figure in found:
