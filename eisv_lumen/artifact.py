@@ -41,6 +41,8 @@ _RECORDED_LIBRARIES = (
     "onnxruntime",
     "optimum",
     "huggingface_hub",
+    "scikit-learn",
+    "skl2onnx",
 )
 _BYTES_NEEDED = 64 * 1024 * 1024
 _ASIDE = "replaced"

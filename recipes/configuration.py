@@ -10,7 +10,7 @@ from eisv_lumen.errors import ConfigurationError
 from hub.settings import ReleaseSettings
 
 REPOSITORIES = ("dataset", "base", "teacher", "student", "space")
-_TRAINED = ("dataset", "base", "teacher", "student")
+_TRAINED = ("dataset", "base", "teacher", "student", "forest")
 
 
 @dataclass(frozen=True)

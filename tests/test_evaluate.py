@@ -26,7 +26,7 @@ from training.grammar import AnswerGrammar, ExpressionScorer
 from training.language_model import load_teacher
 from training.voices import rows_of, student_voice
 
-ROWS = ["Random", "Rules", "Rules + feedback", "Rules + feedback, converged", "Teacher", "Student"]
+ROWS = ["Random", "Rules", "Rules + feedback", "Rules + feedback, converged", "Teacher", "Forest", "Student"]
 
 
 def folders(**others):
@@ -44,7 +44,18 @@ def labels(tmp_path_factory):
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
     out = tmp_path_factory.mktemp("evaluation") / "evaluation"
-    assert evaluate.main([*folders(student=student_folder()), "--out", str(out), "--windows", "60"]) == 0
+    assert (
+        evaluate.main(
+            [
+                *folders(student=student_folder(), forest=student_folder()),
+                "--out",
+                str(out),
+                "--windows",
+                "60",
+            ]
+        )
+        == 0
+    )
     return out
 
 

@@ -30,6 +30,9 @@ from training.row_counts import require_windows
 
 TABLE, PLOT = "table.md", "table.png"
 
+PUPILS = ("Forest", "Student")
+"""Rows of what was distilled from the teacher, which is their target."""
+
 SUMMARISED = "lumen real"
 """The part of published windows known by their summaries."""
 
@@ -37,9 +40,9 @@ _NOTES = """
 Every cell is measured, with its 95 % bootstrap interval over windows; – stands where nothing can be measured,
 and "given" where the voice was told the shape. Answers are drawn at temperature 1, the teacher's without any
 constraint. "Rules + feedback" learned on the way: first through the training windows, then these. The
-distribution fit of the student is against the teacher, of the others against the converged rules, which are
-the teacher's target; entropy is that of the tokens, as a share of the same target's. Coherence alone proves
-little: a table look-up that is told the shape scores 1.
+distribution fit of student and forest is against the teacher, of the others against the converged rules,
+which are the teacher's target; entropy is that of the tokens, as a share of the same target's. Coherence
+alone proves little: a table look-up that is told the shape scores 1.
 """
 _SUMMARISED_NOTE = """
 These are published windows known by their summaries alone: the shape told, and judged by, is the published
@@ -68,6 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--base", type=Path, help="model folder; by default the adapter's Hub repository")
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--student", type=Path, help="leave out to evaluate the teacher alone")
+    parser.add_argument("--forest", type=Path, help="the forest student, the baseline beside it")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--windows", type=int, default=2000, help="most test windows to ask about")
     parser.add_argument("--windows-csv", type=Path, help="window summaries (.csv, .csv.gz) to ask about too")
@@ -75,10 +79,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=DEVICES, default="auto", help="a GPU where there is one")
     options = parser.parse_args(arguments)
     inputs = {"dataset": options.dataset, "teacher": options.teacher}
-    if options.student is not None:
-        inputs["student"] = options.student
-    for kind, folder in inputs.items():
+    given = zip(PUPILS, (options.forest, options.student), strict=True)
+    pupils = {name: folder for name, folder in given if folder is not None}
+    for kind, folder in [*inputs.items(), *(("student", folder) for folder in pupils.values())]:
         artifact.Manifest.read(folder, kind=kind)
+    inputs |= {name.lower(): folder for name, folder in pupils.items()}
     require_windows(options.dataset, "test")
     inputs |= base_inputs(options.base)
     summarised = None
@@ -103,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
                 options.dataset,
                 options.base,
                 options.teacher,
-                options.student,
+                pupils,
                 settings,
                 summarised,
                 device=options.device,
@@ -119,7 +124,7 @@ def evaluate(
     dataset: Path,
     base: Path | None,
     teacher: Path,
-    student: Path | None,
+    pupils: Mapping[str, Path],
     settings: evaluation.TeacherEvaluation,
     summarised: SummarisedWindows | None = None,
     *,
@@ -131,7 +136,7 @@ def evaluate(
         dataset: Dataset folder; its test splits are asked about.
         base: Base model folder, or None for the adapter's Hub repository.
         teacher: Teacher folder.
-        student: Student folder, or None to leave it out.
+        pupils: Folders of what was distilled from the teacher, by the name of their row.
         settings: How many windows, and the seed.
         summarised: Windows known by their summaries to ask about too.
         device: Where the teacher shall answer.
@@ -148,10 +153,10 @@ def evaluate(
     model, tokenizer = load_teacher(teacher, base, device=device)
     parts = {name: rows for name, rows in evaluation.parts(test).items() if name != "overall"}
     heard = _heard(model, tokenizer, of_split(test), train.shapes, rules, settings)
-    if student is not None:
-        pupil = TrajectoryModel.from_pretrained(student)
-        heard.drawn.append(voices.student_voice(pupil, test, settings.seed))
-        heard.greedy.append(voices.student_voice(pupil, test, None))
+    for name, folder in pupils.items():
+        pupil = TrajectoryModel.from_pretrained(folder)
+        heard.drawn.append(voices.student_voice(pupil, test, settings.seed, name=name))
+        heard.greedy.append(voices.student_voice(pupil, test, None, name=name))
     measured = _measured(heard, parts, rules, settings.seed)
     if summarised is not None:
         told = _heard(model, tokenizer, summarised, train.shapes, rules, settings)
@@ -219,7 +224,7 @@ def _measured(
     def scored(spoken: Sequence[Voice], rows: np.ndarray) -> dict[str, Any]:
         windows, found = heard.windows[rows], {}
         for voice in spoken:
-            pupil = voice.name == "Student"
+            pupil = voice.name in PUPILS
             found[voice.name] = evaluation.score_on(
                 voices.rows_of(voice, rows),
                 windows,
