@@ -19,19 +19,20 @@ from eisv_lumen.layouts import STUDENT
 from eisv_lumen.rules import Rules
 from eisv_lumen.shapes import robust
 from eisv_lumen.student import TrajectoryModel
-from eisv_lumen.vocabulary import N_SHAPES, STATE_MAX
+from eisv_lumen.vocabulary import N_SHAPES, SHAPE_ID, STATE_MAX
 from tests.student_folders import synthetic_windows, untrained, write_inputs
 from training import configuration, train_student
 from training.data import read_split
 from training.student import calibration, parity
-from training.student.augmentation import AugmentationSettings, augment, cut, drop
+from training.student.augmentation import AugmentationSettings, augment, cut, drop, freeze, jitter_seconds
 from training.student.batches import Batches, sampling_weights
 from training.student.distillation import Distillation, distil, divergence, listen
-from training.student.evaluation import distribution_of
+from training.student.evaluation import distribution_of, labelled_consistency, rough
 from training.student.export import export_fp32, session
 from training.student.labels import TeacherLabels
 from training.student.settings import LossSettings, StudentSettings
-from training.student.supplement import amplified, lenders, supplement
+from training.student.simulated_logs import readings, simulated
+from training.student.supplement import amplified, lenders, supplement, varied
 from training.student.tables import count_parameters, new_model
 
 CONFIGS = Path(train_student.__file__).parent / "configs"
@@ -102,7 +103,7 @@ def test_the_loss_falls_and_every_part_teaches(training):
 
 def test_a_batch_holds_the_teachers_answers_at_its_prefixes(training):
     split, labels = training
-    batch = batches_of(training)(range(30))
+    batch = batches_of(training, vary=0.0)(range(30))
     sequences = batch["sequences"].numpy()
     assert sequences.shape == (30, 3, 3)
     assert (sequences[:, -1] == split.ids[:30]).all()
@@ -137,7 +138,15 @@ def test_rare_shapes_are_drawn_as_often_as_balance_says():
 def test_augmented_windows_are_windows(seed, share):
     windows, _ = synthetic_windows(18)
     everything = AugmentationSettings(
-        clean=0.0, cut=share, drop=share, dropped=share, jitter=1.0, quantise=1.0, noise=1.0, noise_scale=0.05
+        clean=0.0,
+        cut=share,
+        drop=share,
+        dropped=share,
+        freeze=share,
+        jitter=1.0,
+        quantise=1.0,
+        noise=1.0,
+        noise_scale=0.05,
     )
     changed = augment(windows, everything, np.random.default_rng(seed)).validate()
     assert (changed.packed().mask == changed.mask).all()
@@ -150,6 +159,78 @@ def test_cut_keeps_the_first_states_and_drop_four_at_least():
     for share, left in ((1.0, 4), (0.2, 16), (0.0, 20)):
         dropped = drop(windows, np.full(9, share), np.random.default_rng(0))
         assert (dropped.counts == left).all()
+
+
+def test_freeze_holds_one_dimension_of_the_chosen_windows():
+    windows, _ = synthetic_windows(200)
+    chosen = np.arange(200) % 2 == 0
+    frozen = freeze(windows, chosen, np.random.default_rng(0))
+    assert (frozen.states[~chosen] == windows.states[~chosen]).all()
+    changed = (frozen.states != windows.states).any(axis=1)[chosen]
+    assert (changed.sum(axis=1) <= 1).all()
+    assert (changed.sum(axis=0) > 10).all()
+    held = frozen.states[chosen].transpose(0, 2, 1)[changed]
+    assert (np.ptp(held, axis=1) == 0).all()
+
+
+def test_jitter_in_seconds_stays_within_them_and_in_order():
+    windows, _ = synthetic_windows(9)
+    moved = jitter_seconds(windows, np.full(9, 0.5), np.random.default_rng(0)).validate()
+    away = np.abs(moved.times - windows.times)
+    assert 0 < away.max() <= 0.5
+    assert (moved.states == windows.states).all()
+
+
+def test_simulated_devices_differ_and_show_every_shape_a_sensor_can_show():
+    one, again = (simulated(2, np.random.default_rng(3)) for _ in range(2))
+    assert (one.states == again.states).all() and (one.times == again.times).all()
+    windows = simulated(40, np.random.default_rng(0)).validate(min_states=20)
+    # Ethical drift is nothing that a sensor reports.
+    assert set(robust(windows)) == set(range(N_SHAPES)) - {SHAPE_ID["drift_dissonance"]}
+    paces = np.median(np.diff(windows.times, axis=1), axis=1)
+    assert paces.min() < 2 and paces.max() > 200
+    still = (np.ptp(windows.states, axis=1) == 0).mean(axis=0)
+    assert ((still > 0) & (still < 0.9)).all()
+
+
+def test_simulated_sensors_lack_channels_round_and_fall_out():
+    seen = [readings(np.arange(400.0), np.random.default_rng(seed)) for seed in range(40)]
+    assert len({tuple(sorted(one.channels)) for one in seen}) > 3
+    gone = [np.isnan(values).any() for one in seen for values in one.channels.values()]
+    assert 0 < np.mean(gone) < 0.2
+    steps = [np.unique(one.channels["humidity_pct"]) for one in seen if "humidity_pct" in one.channels]
+    finest = np.array([np.diff(values).min() for values in steps if len(values) > 1])
+    assert finest.min() < 0.02 and finest.max() > 0.4
+
+
+def test_varied_windows_have_the_shape_that_the_rules_see():
+    windows, shapes = synthetic_windows(180)
+    varied_windows, found = varied(windows, shapes, 0.8, np.arange(N_SHAPES), np.random.default_rng(0))
+    varied_windows.validate()
+    drifting = shapes == SHAPE_ID["drift_dissonance"]
+    assert (found[drifting] == shapes[drifting]).all()
+    assert (found[~drifting] == robust(varied_windows)[~drifting]).all()
+    changed = (varied_windows.states != windows.states).any(axis=(1, 2))
+    assert 0.5 < changed.mean() < 0.9
+    assert 0.05 < (found != shapes).mean() < 0.6
+    # Steps of a drifting window are those it had.
+    np.testing.assert_allclose(
+        np.diff(varied_windows.states[drifting], axis=1), np.diff(windows.states[drifting], axis=1)
+    )
+    assert ((varied_windows.states == 0.0).sum(axis=1) > 3).any()  # cut off at a limit
+    _, kept = varied(windows, shapes, 0.8, np.array([0]), np.random.default_rng(0))
+    assert ((kept == shapes) | (kept == 0)).all()
+
+
+def test_a_varied_window_borrows_from_its_new_shape(training):
+    split, labels = training
+    batches = batches_of(training, vary=1.0, clean=1.0, rescale=0.0)
+    torch.manual_seed(0)
+    batch = batches(range(120))
+    shapes = batch["shapes"].numpy()
+    assert (shapes != split.shapes[:120]).any()
+    exact = {shape: labels.distribution.first[split.shapes == shape][0] for shape in set(shapes)}
+    np.testing.assert_allclose(batch["first"], np.array([exact[shape] for shape in shapes]), atol=1e-3)
 
 
 def test_supplement_is_labelled_by_the_rules_and_borrows_from_its_own_shape():
@@ -192,6 +273,41 @@ def test_damaged_labels_are_refused(folders, tmp_path):
         TeacherLabels.read(copy)
     with pytest.raises(ArtifactError, match="is a dataset"):
         TeacherLabels.read(folders[0])
+
+
+# Evaluation.
+
+
+class Rulebook:
+    """A graph whose answers are the rules'."""
+
+    def infer_batch(self, windows):
+        return type("Answers", (), {"shapes": robust(windows)})
+
+
+def test_rough_windows_are_the_same_for_student_and_rules(folders):
+    split = read_split(folders[0], "test")
+    short = replace(split, windows=cut(split.windows, 0, 12))
+    assert rough(Rulebook(), short, seed=0) == {}
+    found = rough(Rulebook(), split, seed=0)
+    assert set(found) == {"missing", "frozen", "jitter"}
+    for row in found.values():
+        assert row["n"] == 90
+        assert row["student"] == row["rules"] and row["student_drop"] == row["rules_drop"]
+    clean = (robust(cut(split.windows, 0, 20)) == split.shapes).mean()
+    assert found["frozen"]["rules_drop"] == pytest.approx(clean - found["frozen"]["rules"])
+    assert found["frozen"]["rules_drop"] > found["missing"]["rules_drop"] >= found["jitter"]["rules_drop"]
+    assert found == rough(Rulebook(), split, seed=0)
+    assert found["frozen"] != rough(Rulebook(), split, seed=1)["frozen"]
+
+
+def test_the_labels_own_consistency_is_measured_beside_the_students(folders):
+    split = read_split(folders[0], "test")
+    same = replace(split, ids=np.tile(split.ids[:1], (90, 1)), shapes=np.zeros(90, int))
+    sequence = np.array(["one log"] * 90)
+    assert labelled_consistency(same, sequence, 0)["value"] == 1.0
+    varied = labelled_consistency(replace(split, shapes=same.shapes), sequence, 0)
+    assert varied["n"] == 89 and 0 < varied["value"] < 0.5
 
 
 # Calibration, exact distributions, parity.
@@ -289,6 +405,7 @@ def test_the_whole_stage_in_small(folders, tmp_path, capsys):
     assert metrics["sizes"]["int8"] == (out / STUDENT.int8).stat().st_size
     assert set(metrics["evaluation"]) == {"overall", "real", "synthetic"}
     assert metrics["evaluation"]["overall"]["valid_rate"]["value"] == 1.0
+    assert metrics["evaluation"]["real"]["rough"]["missing"]["n"] == 45
     assert metrics["parity"]["n"] == 120 and metrics["parity"]["fp32"]["passed"]
     model = TrajectoryModel.from_pretrained(out)
     model.check_golden(json.loads((out / STUDENT.golden).read_text()))

@@ -108,8 +108,19 @@ def train(
 ) -> list[dict[str, Any]]:
     """Distil into `model`; returns the log."""
     from training.progress import Progress, TrainingLog
-    from training.student.batches import Batches
     from training.student.distillation import distil, listen
+
+    batches = batches_of(settings, split, labels)
+    print("student: first stage, hearing shapes; second stage, distilling the teacher's voice")
+    listen(model, batches, settings, scratch, [Progress("student, listening")])
+    log = TrainingLog(scratch / "training_log.json")
+    distil(model, batches, settings, scratch, [Progress("student"), log])
+    return log.entries
+
+
+def batches_of(settings: StudentSettings, split: Split, labels: Any) -> Any:
+    """The `training.student.batches.Batches` of labelled windows and of those made beside them."""
+    from training.student.batches import Batches
     from training.student.supplement import supplement
 
     generator = np.random.default_rng(settings.seed)
@@ -118,12 +129,7 @@ def train(
         if settings.supplement
         else None
     )
-    batches = Batches(split, labels, settings.augmentation, prefixes=settings.loss.prefixes, more=more)
-    print("student: first stage, hearing shapes; second stage, distilling the teacher's voice")
-    listen(model, batches, settings, scratch, [Progress("student, listening")])
-    log = TrainingLog(scratch / "training_log.json")
-    distil(model, batches, settings, scratch, [Progress("student"), log])
-    return log.entries
+    return Batches(split, labels, settings.augmentation, prefixes=settings.loss.prefixes, more=more)
 
 
 def write_graphs(model: Any, settings: StudentSettings, folder: Path) -> dict[str, int]:

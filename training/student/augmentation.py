@@ -18,10 +18,13 @@ class AugmentationSettings:
     """How often, and how strongly, training windows are changed.
 
     Attributes:
+        vary: Share of windows whose ranges and levels are changed before all else, and with them their
+            shape; see `training.student.supplement.varied`.
         clean: Share of windows that only change their cadence; the other shares are of the rest.
         cut: Share of windows cut to a prefix or suffix; one in four of them to a suffix.
         drop: Share of windows that lose states; each loses up to `dropped` of them.
         dropped: Largest share of a window's states that is dropped.
+        freeze: Share of windows in which one dimension stands still.
         jitter: Share of windows with jittered clocks; each time moves by up to half a step.
         quantise: Share of windows rounded to a sensor resolution of 1e-3 to 3e-3.
         noise: Share of windows with Gaussian sensor noise.
@@ -29,10 +32,12 @@ class AugmentationSettings:
         rescale: Share of windows whose clock runs at another cadence of 1 to 60 s.
     """
 
+    vary: float = 0.6
     clean: float = 0.4
     cut: float = 0.6
     drop: float = 0.3
     dropped: float = 0.4
+    freeze: float = 0.05
     jitter: float = 0.3
     quantise: float = 0.2
     noise: float = 0.3
@@ -59,6 +64,7 @@ def augment(windows: Windows, settings: AugmentationSettings, generator: np.rand
     windows = jitter(windows, 0.5 * chosen(settings.jitter), generator)
     scale = settings.noise_scale * generator.random(count) * chosen(settings.noise)
     windows = add_noise(windows, scale, generator)
+    windows = freeze(windows, chosen(settings.freeze), generator)
     windows = quantise(windows, 10 ** generator.uniform(-3, -2.5, count) * chosen(settings.quantise))
     windows = _cut_anywhere(windows, chosen(settings.cut), generator)
     return drop(windows, settings.dropped * generator.random(count) * chosen(settings.drop), generator)
@@ -88,8 +94,20 @@ def jitter(windows: Windows, steps: np.ndarray, generator: np.random.Generator) 
         step = (
             np.nan_to_num(np.nanmedian(intervals, axis=1)) if intervals.shape[1] else np.zeros(len(windows))
         )
-    moved = windows.times + generator.uniform(-1, 1, windows.times.shape) * (steps * step)[:, None]
+    return jitter_seconds(windows, steps * step, generator)
+
+
+def jitter_seconds(windows: Windows, seconds: np.ndarray, generator: np.random.Generator) -> Windows:
+    """Move each time by up to `seconds` `[N]`; times stay in order."""
+    moved = windows.times + generator.uniform(-1, 1, windows.times.shape) * seconds[:, None]
     return Windows(windows.states, np.maximum.accumulate(moved, axis=1), windows.mask)
+
+
+def freeze(windows: Windows, chosen: np.ndarray, generator: np.random.Generator) -> Windows:
+    """Hold one random dimension of the chosen windows (`[N]` bool) at its first state."""
+    packed = windows.packed()
+    stuck = chosen[:, None] & (generator.integers(0, 4, (len(packed), 1)) == np.arange(4))
+    return Windows(np.where(stuck[:, None], packed.states[:, :1], packed.states), packed.times, packed.mask)
 
 
 def rescale(windows: Windows, factor: np.ndarray) -> Windows:

@@ -13,7 +13,7 @@ from eisv_lumen.windows import WINDOW_LENGTH, Windows
 from training.data import Split
 from training.student.augmentation import AugmentationSettings, augment
 from training.student.labels import TeacherLabels
-from training.student.supplement import Supplement
+from training.student.supplement import Supplement, joined, lenders, varied
 
 
 def inputs_of(windows: Windows) -> dict[str, Tensor]:
@@ -60,10 +60,10 @@ class Batches:
         self.windows, self.shapes = split.windows.packed(), split.shapes
         self.lenders = np.arange(len(split))
         if more is not None:
-            self.windows = _joined(self.windows, more.windows.packed())
+            self.windows = joined([self.windows, more.windows])
             self.shapes = np.concatenate([self.shapes, more.shapes])
             self.lenders = np.concatenate([self.lenders, more.lenders])
-        self.ids = split.ids
+        self.ids, self.lent = split.ids, split.shapes
         self.labels, self.augmentation, self.prefixes = labels, augmentation, prefixes
         self.patterns = np.concatenate(
             [labels.distribution[start : start + 256].patterns() for start in range(0, len(labels), 256)]
@@ -72,9 +72,8 @@ class Batches:
 
     def __call__(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """A batch for `Distillation.forward`; randomness comes from torch, whose state checkpoints keep."""
-        chosen = np.array(indices)
-        rows = self.lenders[chosen]
         generator = np.random.default_rng(int(torch.randint(2**62, ())))
+        windows, shapes, rows = self._chosen(indices, generator)
         teacher = self.labels.distribution[rows]
         prefixes = self._prefixes(teacher.first, teacher.second, teacher.third, generator)
         every = np.arange(len(rows))[:, None]
@@ -89,19 +88,33 @@ class Batches:
             "hidden": self.hidden[rows],
         }
         return {
-            **inputs_of(augment(self.windows[chosen], self.augmentation, generator)),
+            **inputs_of(augment(windows, self.augmentation, generator)),
             **{name: torch.from_numpy(np.asarray(array, np.float32)) for name, array in targets.items()},
-            "shapes": torch.from_numpy(self.shapes[chosen]),
+            "shapes": torch.from_numpy(shapes),
             "sequences": torch.from_numpy(sequences),
             "words": torch.from_numpy(np.where(words < 0, N_WORDS, words)),
         }
 
     def of_shapes(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """A batch for `Listening.forward`: the windows and their shapes."""
-        chosen = np.array(indices)
         generator = np.random.default_rng(int(torch.randint(2**62, ())))
-        windows = augment(self.windows[chosen], self.augmentation, generator)
-        return {**inputs_of(windows), "shapes": torch.from_numpy(self.shapes[chosen])}
+        windows, shapes, _ = self._chosen(indices, generator)
+        return {
+            **inputs_of(augment(windows, self.augmentation, generator)),
+            "shapes": torch.from_numpy(shapes),
+        }
+
+    def _chosen(
+        self, indices: Sequence[int], generator: np.random.Generator
+    ) -> tuple[Windows, np.ndarray, np.ndarray]:
+        """Complete windows, their shapes, and the rows of the split whose teacher labels they borrow."""
+        chosen = np.array(indices)
+        windows, shapes = self.windows[chosen], self.shapes[chosen]
+        rows = self.lenders[chosen]
+        if self.augmentation.vary:
+            windows, shapes = varied(windows, shapes, self.augmentation.vary, self.lent, generator)
+            rows = np.where(shapes == self.lent[rows], rows, lenders(shapes, self.lent, generator))
+        return windows, shapes, rows
 
     def _prefixes(
         self, first: np.ndarray, second: np.ndarray, third: np.ndarray, generator: np.random.Generator
@@ -124,21 +137,6 @@ def sampling_weights(shapes: np.ndarray, balance: float) -> np.ndarray:
 def standardised(hidden: np.ndarray) -> np.ndarray:
     """`[N, H]` hidden states with mean 0 and variance 1 per feature."""
     return (hidden - hidden.mean(axis=0)) / np.maximum(hidden.std(axis=0), 1e-3)
-
-
-def _joined(one: Windows, other: Windows) -> Windows:
-    """Both, one after the other, padded to one length."""
-    length = max(one.mask.shape[1], other.mask.shape[1])
-
-    def padded(array: np.ndarray) -> np.ndarray:
-        return np.pad(array, [(0, 0), (0, length - array.shape[1]), *[(0, 0)] * (array.ndim - 2)])
-
-    return Windows(
-        *(
-            np.concatenate([padded(getattr(windows, name)) for windows in (one, other)])
-            for name in ("states", "times", "mask")
-        )
-    )
 
 
 def _draw(probs: np.ndarray, generator: np.random.Generator, legal: np.ndarray | None = None) -> np.ndarray:

@@ -17,6 +17,11 @@ from training.student.modeling_eisv_lumen import TrajectoryTransformer
 from training.student.settings import LossSettings, StudentSettings
 
 _SMALLEST = 1e-6
+_HEARING = tuple(
+    f"student.{part}."
+    for part in ("features.summary", "features.summary_body", "skip", "pool", "after_pool", "shape_head")
+)
+"""Parts that say which shape a window has: those that listening taught, and what the encoder adds to them."""
 
 
 class Distillation(nn.Module):
@@ -149,10 +154,8 @@ class Listening(nn.Module):
         self.parts: dict[str, list[float]] = {}
 
     def forward(self, states: Tensor, times: Tensor, mask: Tensor, shapes: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy of `shapes` `[B]`."""
-        return {
-            "loss": nn.functional.cross_entropy(self.student.shape_from_summary(states, times, mask), shapes)
-        }
+        """Cross-entropy of `shapes` `[B]`; the summary does not look at `times`."""
+        return {"loss": nn.functional.cross_entropy(self.student.shape_from_summary(states, mask), shapes)}
 
 
 def listen(
@@ -163,9 +166,10 @@ def listen(
     callbacks: list[Any],
 ) -> None:
     """Teach summary and shape head first: cheap steps, so that distillation starts where shapes are heard."""
-    stage = settings.listening
+    stage, model = settings.listening, Listening(student)
     _train(
-        Listening(student),
+        model,
+        list(model.parameters()),
         batches.of_shapes,
         batches,
         scratch / "listening",
@@ -187,9 +191,23 @@ def distil(
     scratch: Path,
     callbacks: list[Any],
 ) -> None:
-    """Train a student in place; goes on from the newest checkpoint in `scratch`."""
+    """Train a student in place; goes on from the newest checkpoint in `scratch`.
+
+    The borders between shapes are as sharp as the listening stage's many large batches made them; a small
+    learning rate keeps them so.
+    """
+    model = Distillation(student, batches.hidden.shape[1], settings.loss)
+    named = dict(model.named_parameters())
+    hearing = [name for name in named if name.startswith(_HEARING)]
     _train(
-        Distillation(student, batches.hidden.shape[1], settings.loss),
+        model,
+        [
+            {"params": [named[name] for name in named if name not in hearing]},
+            {
+                "params": [named[name] for name in hearing],
+                "lr": settings.learning_rate * settings.listening.kept_rate,
+            },
+        ],
         batches,
         batches,
         scratch / "distillation",
@@ -206,6 +224,7 @@ def distil(
 
 def _train(
     model: nn.Module,
+    parameters: list[Any],
     collate: Any,
     batches: Batches,
     checkpoints: Path,
@@ -223,8 +242,12 @@ def _train(
         # The Trainer would take one step more.
         model.load_state_dict(load_file(Path(newest) / "model.safetensors"))
         return
+    optimizer = torch.optim.AdamW(
+        parameters, lr=arguments["learning_rate"], weight_decay=arguments["weight_decay"]
+    )
     trainer = StudentTrainer(
         model=model,
+        optimizers=(optimizer, None),
         args=TrainingArguments(
             output_dir=str(checkpoints),
             lr_scheduler_type="cosine",

@@ -12,7 +12,7 @@ from eisv_lumen.student import TrajectoryModel
 from eisv_lumen.vocabulary import N_SHAPES, SHAPES
 from eisv_lumen.windows import WINDOW_LENGTH, Windows
 from training.data import Split
-from training.student.augmentation import cut
+from training.student.augmentation import cut, drop, freeze, jitter_seconds
 from training.student.batches import inputs_of
 from training.student.labels import TeacherLabels
 from training.student.modeling_eisv_lumen import TrajectoryTransformer
@@ -20,6 +20,10 @@ from training.student.modeling_eisv_lumen import TrajectoryTransformer
 PREFIXES = (4, 8, 10, 15, 20)
 CONFIDENT = 0.6
 """Confidence from which a device speaks (DOMAIN.md)."""
+
+MISSING = 0.2
+"""Share of a window's states that a rough one has lost."""
+JITTER_SECONDS = 0.5
 
 _AT_ONCE = 64
 
@@ -45,7 +49,8 @@ def measure(graph: TrajectoryModel, split: Split, *, seed: int) -> dict[str, Any
 
     Returns:
         `overall`, `real` and `synthetic`, each with the metrics of `eisv_lumen.metrics.score` (expressions
-        drawn from the student), `recall` and `macro_recall`, `above_gate`, and `early`.
+        drawn from the student), `recall` and `macro_recall`, `above_gate`, `early`, `rough`, and
+        `labelled_temporal_consistency`, that of the expressions which the rules labelled the windows with.
     """
     groups = {"overall": np.ones(len(split), bool), "real": split.real, "synthetic": ~split.real}
     return {name: _group(graph, split[chosen], seed) for name, chosen in groups.items() if chosen.any()}
@@ -60,19 +65,18 @@ def _group(graph: TrajectoryModel, split: Split, seed: int) -> dict[str, Any]:
         confidence=np.clip(result.confidence.astype(np.float64), 0.0, 1.0),
         lumen_ids=result.lumen_ids,
     )
+    sequence = np.char.add(np.char.add(split.source, "/"), split.scale)
     measured = score(
-        voice,
-        shapes=split.shapes,
-        reference_patterns=split.patterns,
-        sequence=np.char.add(np.char.add(split.source, "/"), split.scale),
-        seed=seed,
+        voice, shapes=split.shapes, reference_patterns=split.patterns, sequence=sequence, seed=seed
     )
     return {
         **measured,
         "macro_recall": macro_recall(result.shapes, split.shapes),
         "recall": recalls(result.shapes, split.shapes),
         "above_gate": float((result.confidence >= CONFIDENT).mean()),
+        "labelled_temporal_consistency": labelled_consistency(split, sequence, seed),
         "early": early(graph, split),
+        "rough": rough(graph, split, seed=seed),
     }
 
 
@@ -111,6 +115,58 @@ def early(graph: TrajectoryModel, split: Split) -> dict[str, dict[str, float]]:
             "n": len(windows),
         }
     return found
+
+
+def rough(graph: TrajectoryModel, split: Split, *, seed: int) -> dict[str, dict[str, float]]:
+    """Shape accuracy on complete windows that were degraded, by student and rules on the same ones.
+
+    Truth is the label of the window before. `missing` has lost a fifth of its states, `frozen` shows one
+    dimension, a random one, at its first state throughout, `jitter` has each time moved by up to 0.5 s.
+
+    Args:
+        graph: The student.
+        split: Held-out windows.
+        seed: Of what is lost, frozen and moved.
+
+    Returns:
+        Per condition `student` and `rules`, how much less that is than on the clean windows
+        (`student_drop`, `rules_drop`), and `n`. Empty where no window is complete.
+    """
+    complete = split.windows.counts == WINDOW_LENGTH
+    windows, shapes = cut(split.windows[complete], 0, WINDOW_LENGTH), split.shapes[complete]
+    if not len(windows):
+        return {}
+    every, generator = np.ones(len(windows)), np.random.default_rng(seed)
+    degraded = {
+        "missing": drop(windows, MISSING * every, generator),
+        "frozen": freeze(windows, every > 0, generator),
+        "jitter": jitter_seconds(windows, JITTER_SECONDS * every, generator),
+    }
+
+    def accuracies(heard: Windows) -> tuple[float, float]:
+        answers = graph.infer_batch(heard).shapes, robust(heard)
+        return float((answers[0] == shapes).mean()), float((answers[1] == shapes).mean())
+
+    found, clean = {}, accuracies(windows)
+    for name, changed in degraded.items():
+        student, rules = accuracies(changed)
+        found[name] = {
+            "student": student,
+            "rules": rules,
+            "student_drop": clean[0] - student,
+            "rules_drop": clean[1] - rules,
+            "n": len(windows),
+        }
+    return found
+
+
+def labelled_consistency(split: Split, sequence: np.ndarray, seed: int) -> dict[str, Any]:
+    """Temporal consistency of the expressions the windows were labelled with: the rules' own."""
+    spoken = Voice("Rules", split.ids)
+    cells = score(
+        spoken, shapes=split.shapes, reference_patterns=split.patterns, sequence=sequence, seed=seed
+    )
+    return cells["temporal_consistency"]
 
 
 def fit(

@@ -19,8 +19,9 @@ from .configuration_eisv_lumen import TrajectoryConfig
 _FORBIDDEN = -1e9
 _STEP_FEATURES = 3
 _TAILS = (0.5, 0.75)
-_SUMMARIES = 11 + len(_TAILS)
+_SUMMARIES = 13 + len(_TAILS)
 _SMALLEST_SIZE, _USUAL_SIZE = 1e-3, 0.02
+_SMALLEST_RANGE = 3e-3
 
 
 @dataclass
@@ -55,6 +56,24 @@ class Encoded(NamedTuple):
     context: Tensor
     memory: list[tuple[Tensor, Tensor]]
     absent: Tensor
+
+
+class _Seen(NamedTuple):
+    """Windows as the network first sees them.
+
+    Attributes:
+        x: `[B, T, 4]` states scaled to [0, 1], 0 where there is none.
+        differences: `[B, T, 4, 4]` each from the first, last, mean and previous state.
+        present: `[B, T]` 1 where there is a state.
+        order: `[B, T]` 0 for the first state, 1 for the last.
+        size: `[B, 1]` number of states.
+    """
+
+    x: Tensor
+    differences: Tensor
+    present: Tensor
+    order: Tensor
+    size: Tensor
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
@@ -107,12 +126,22 @@ class WindowFeatures(nn.Module):
         own = torch.eye(dimensions).repeat_interleave(config.width // dimensions, dim=0)
         self.register_buffer("own", own.repeat_interleave(per_dimension, dim=1))
         self.positions = nn.Parameter(torch.randn(config.window_length, config.width) * 0.1)
-        visible = dimensions * (_SUMMARIES + 2 * config.levels) * gains
-        self.summary = nn.Linear(visible + dimensions * (_SUMMARIES + 1) + 1, config.width)
+        visible = dimensions * (_SUMMARIES + config.levels - 1) * gains
+        rest = dimensions * (_SUMMARIES + config.levels + 2) + 1
+        self.summary = nn.Linear(visible + rest, config.width)
         self.summary_body = nn.Linear(config.width, config.width)
 
     def forward(self, states: Tensor, times: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """`states [B, T, 4]`, `times [B, T]`, bool `mask [B, T]` to tokens `[B, T, W]`, summary `[B, W]`."""
+        seen = self._see(states, mask)
+        tokens = self._state_tokens(seen, self._clock(times, seen.present, seen.size))
+        return tokens * seen.present.unsqueeze(-1), self._summary(seen)
+
+    def summarise(self, states: Tensor, mask: Tensor) -> Tensor:
+        """The summary `[B, W]` alone."""
+        return self._summary(self._see(states, mask))
+
+    def _see(self, states: Tensor, mask: Tensor) -> _Seen:
         present = mask.to(states.dtype)
         x = states * self.scale * present.unsqueeze(-1)
         count = present.sum(dim=1, keepdim=True).clamp(min=1.0)
@@ -122,8 +151,7 @@ class WindowFeatures(nn.Module):
         mean = x.sum(dim=1, keepdim=True) / count.unsqueeze(-1)
         steps = torch.cat([torch.zeros_like(x[:, :1]), x[:, 1:] - x[:, :-1]], dim=1)
         differences = torch.stack([x - first, x - last, x - mean, steps], dim=-1) * present[..., None, None]
-        tokens = self._state_tokens(x, differences, self._clock(times, present, count), order, count)
-        return tokens * present.unsqueeze(-1), self._summary(x, differences, present, order, count)
+        return _Seen(x, differences, present, order, count)
 
     def _visible(self, x: Tensor) -> Tensor:
         """`[..., F]` differences to `[..., F * gains]` in [-1, 1]."""
@@ -140,39 +168,53 @@ class WindowFeatures(nn.Module):
         places = torch.arange(knots, device=order.device, dtype=order.dtype)
         return torch.relu(1.0 - (order.unsqueeze(-1) * (knots - 1) - places).abs())
 
-    def _state_tokens(
-        self, x: Tensor, differences: Tensor, clock: Tensor, order: Tensor, count: Tensor
-    ) -> Tensor:
-        size = (count / self.n_positions).expand_as(order).unsqueeze(-1)
-        common = torch.cat([clock, size], dim=-1).unsqueeze(2).expand(-1, -1, x.shape[2], -1)
-        features = torch.cat([x.unsqueeze(-1), self._visible(differences), common], dim=-1)
+    def _state_tokens(self, seen: _Seen, clock: Tensor) -> Tensor:
+        size = (seen.size / self.n_positions).expand_as(seen.order).unsqueeze(-1)
+        common = torch.cat([clock, size], dim=-1).unsqueeze(2).expand(-1, -1, seen.x.shape[2], -1)
+        features = torch.cat([seen.x.unsqueeze(-1), self._visible(seen.differences), common], dim=-1)
         weight = self.by_dimension.weight * self.own
         tokens = nn.functional.linear(features.flatten(2), weight, self.by_dimension.bias)
-        return tokens + self._nearness(order, self.n_positions) @ self.positions
+        return tokens + self._nearness(seen.order, self.n_positions) @ self.positions
 
-    def _summary(
-        self, x: Tensor, differences: Tensor, present: Tensor, order: Tensor, count: Tensor
-    ) -> Tensor:
+    def _summary(self, seen: _Seen) -> Tensor:
+        x, differences, present, order, count = seen
         there = present.unsqueeze(-1)
         from_first, from_last, from_mean, steps = differences.unbind(dim=-1)
         away = (1.0 - there) * 2.0
-        highest, lowest = (from_first - away).amax(dim=1), (from_first + away).amin(dim=1)
-        change = -from_last[:, 0]
-        found = [highest - lowest, change, highest, highest - change, lowest, lowest - change]
+        found = [(from_first - away).amax(dim=1) - (from_first + away).amin(dim=1), -from_last[:, 0]]
         found.append((from_mean.square().sum(dim=1) / count + 1e-12).sqrt())
         found += [steps.abs().sum(dim=1) / count, steps.abs().amax(dim=1)]
         for start in _TAILS:
             beyond = 2.0 * (1.0 - there * (order.unsqueeze(-1) >= start).to(x.dtype))
             found.append((from_last - beyond).amax(dim=1) - (from_last + beyond).amin(dim=1))
         levels = self._levels(x, present, count)
-        parts = levels[:, ::2]
-        found.append(parts.amax(dim=1) - parts.amin(dim=1))
-        found.append((parts[:, 1:] - parts[:, :-1]).abs().sum(dim=1))
+        of_levels, course = self._course(levels)
+        found += of_levels
         sizes = torch.log(torch.stack(found, dim=-1).abs() + _SMALLEST_SIZE) - math.log(_USUAL_SIZE)
-        found += [*(levels - levels[:, :1]).unbind(dim=1), *(levels - levels[:, -1:]).unbind(dim=1)]
+        found += (levels[:, 1:] - levels[:, :1]).unbind(dim=1)
         visible = self._visible(torch.stack(found, dim=-1)).flatten(1)
-        rest = [sizes.flatten(1), levels.mean(dim=1), count / self.n_positions]
+        rest = [sizes.flatten(1), course.flatten(1), levels.mean(dim=1), count / self.n_positions]
         return torch.relu(self.summary_body(torch.relu(self.summary(torch.cat([visible, *rest], dim=1)))))
+
+    def _course(self, levels: Tensor) -> tuple[list[Tensor], Tensor]:
+        """What the levels `[B, levels, 4]` say of the movement as a whole.
+
+        Returns:
+            Sizes `[B, 4]` each: range and way travelled over parts that do not overlap, net change, its
+            last part, how far the highest and the lowest level lie from the first and from the last one.
+            And the course without a scale, `[B, levels + 1, 4]`: the levels after the first, the highest
+            and the lowest, as shares of the range from the first level. No other number is divided by: what
+            is nearly 0 there would make rounding visible.
+        """
+        first, last, parts = levels[:, 0], levels[:, -1], levels[:, ::2]
+        high, low = levels.amax(dim=1), levels.amin(dim=1)
+        extent = parts.amax(dim=1) - parts.amin(dim=1)
+        travelled = (parts[:, 1:] - parts[:, :-1]).abs().sum(dim=1)
+        net, late = last - first, last - levels[:, self.n_levels // 2 + 1]
+        up, down, fall, rise = high - first, first - low, high - last, last - low
+        course = torch.cat([levels[:, 1:] - levels[:, :1], up.unsqueeze(1), -down.unsqueeze(1)], dim=1)
+        relative = (course / (extent + _SMALLEST_RANGE).unsqueeze(1)).clamp(-2.0, 2.0)
+        return [extent, travelled, net, late, up, fall, down, rise], relative
 
     def _levels(self, x: Tensor, present: Tensor, count: Tensor) -> Tensor:
         """`[B, levels, 4]` means of the straight lines between the states over parts that half overlap."""
@@ -303,10 +345,9 @@ class TrajectoryTransformer(PreTrainedModel):
         # At first the embedding is that of the summary alone; the encoder adds what it learns to see besides.
         nn.init.zeros_(self.pool.weight)
 
-    def shape_from_summary(self, states: Tensor, times: Tensor, mask: Tensor) -> Tensor:
+    def shape_from_summary(self, states: Tensor, mask: Tensor) -> Tensor:
         """`[B, 9]` shape logits from the summary alone, without the encoder: what training begins with."""
-        _, summary = self.features(states, times, mask)
-        return self.shape_head(self.after_pool(self.skip(summary)))
+        return self.shape_head(self.after_pool(self.skip(self.features.summarise(states, mask))))
 
     def _init_weights(self, module: nn.Module) -> None:
         """Small normal weights for linear maps and embeddings."""

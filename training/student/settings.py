@@ -62,11 +62,19 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class ListeningSettings:
-    """The first stage, in which summary and shape head learn shapes alone; its steps cost a thirtieth."""
+    """The first stage, in which summary and shape head learn shapes alone; its steps cost a twentieth.
 
-    steps: int = 3000
+    Attributes:
+        steps: Optimiser steps.
+        batch_size: Windows per step.
+        learning_rate: Largest learning rate of this stage.
+        kept_rate: Learning rate of summary and shape head in the second stage, as a share of that stage's.
+    """
+
+    steps: int = 6000
     batch_size: int = 256
     learning_rate: float = 4e-3
+    kept_rate: float = 0.02
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
@@ -74,6 +82,7 @@ class ListeningSettings:
         require(self.batch_size > 0, "listening: batch_size", self.batch_size, "a positive number")
         fits = 0 < self.learning_rate < 1
         require(fits, "listening: learning_rate", self.learning_rate, "a number between 0 and 1")
+        require(0 <= self.kept_rate <= 1, "listening: kept_rate", self.kept_rate, "a share from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -112,8 +121,8 @@ class StudentSettings:
     batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
-    balance: float = 0.5
-    supplement: int = 20000
+    balance: float = 0.25
+    supplement: int = 40000
     save_steps: int = 200
     parity_windows: int = 2000
     fit_windows: int = 300

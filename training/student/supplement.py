@@ -1,22 +1,31 @@
-"""More training windows than a log has: synthetic ones, and recorded movements amplified and combined.
+"""More training windows than a log has: synthetic ones, those of simulated devices, and movements amplified.
 
-Real logs are mostly flat. Scaling the deviations of recorded windows, and adding those of two windows, gives
-movements of every size with the texture of real sensors; the rules say what shape each has become.
+Real logs are mostly flat, and few. Simulated devices show what other sensors, rooms and loads would give.
+Scaling the deviations of windows, and adding those of two windows, gives movements of every size with the
+texture of sensors. The rules say what shape each window has.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from eisv_lumen import synthetic
 from eisv_lumen.shapes import robust
-from eisv_lumen.vocabulary import N_SHAPES, STATE_MAX
+from eisv_lumen.vocabulary import N_SHAPES, SHAPE_ID, STATE_MAX
 from eisv_lumen.windows import Windows
+from training.student.simulated_logs import WINDOWS_PER_DEVICE, simulated
 
 _SLOWEST = 60.0
 _GAIN_LOW, _GAIN_HIGH = 0.3, 30.0
 _LARGEST = 0.6
 """Range of a dimension, as a share of what it can have, that amplification does not go beyond."""
+
+
+_VARIATION = 0.7
+"""Most that the ranges of a window are stretched or shrunk when it is varied, as a logarithm."""
+_AT_A_LIMIT = 0.2
+"""Share of movements that may pass the limit of a dimension and are cut off there, as in cold rooms."""
 
 
 @dataclass(frozen=True)
@@ -38,30 +47,26 @@ class Supplement:
 def supplement(
     windows: Windows, shapes: np.ndarray, count: int, generator: np.random.Generator
 ) -> Supplement:
-    """About `count` windows: half synthetic, evenly over the shapes, half amplified from the dataset's.
+    """About `count` windows: half simulated, a quarter synthetic of all shapes alike, a quarter amplified.
 
     Args:
         windows: The dataset's training windows.
         shapes: `[N]` their shapes.
-        count: How many; amplified windows without a lender, or that swing like drift_dissonance without
-            being labelled so, are left out.
+        count: How many; windows without a lender, or that swing like drift_dissonance without being
+            labelled so, are left out.
         generator: Source of all randomness.
     """
     present = np.unique(shapes)
-    wanted = present[np.arange(count // 2) % len(present)]
+    wanted = present[np.arange(count // 4) % len(present)]
     cadence = np.exp(generator.uniform(0.0, np.log(_SLOWEST), len(wanted)))
     made = synthetic.generate(wanted, generator, cadence=cadence)
-    grown = amplified(windows, count - len(wanted), generator)
-    grown_shapes = robust(grown)
-    fits = np.isin(grown_shapes, present) & ~synthetic.swings_against(grown)
-    length = max(made.states.shape[1], grown.states.shape[1])
-    parts = [_bare(made, length), _bare(grown[fits], length)]
-    all_shapes = np.concatenate([wanted, grown_shapes[fits]])
-    return Supplement(
-        Windows(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True))),
-        all_shapes,
-        lenders(all_shapes, shapes, generator),
-    )
+    devices = simulated(max(count // 2 // WINDOWS_PER_DEVICE, 1), generator)
+    grown = amplified(joined([windows, devices]), count // 4, generator)
+    textured = joined([devices, grown])
+    textured_shapes = robust(textured)
+    fits = np.isin(textured_shapes, present) & ~synthetic.swings_against(textured)
+    all_shapes = np.concatenate([wanted, textured_shapes[fits]])
+    return Supplement(joined([made, textured[fits]]), all_shapes, lenders(all_shapes, shapes, generator))
 
 
 def amplified(windows: Windows, count: int, generator: np.random.Generator) -> Windows:
@@ -74,8 +79,46 @@ def amplified(windows: Windows, count: int, generator: np.random.Generator) -> W
     deviation += (generator.random((count, 1, 1)) < 0.5) * _scaled_deviation(other, generator)
     low, high = deviation.min(axis=1), deviation.max(axis=1)
     base = generator.uniform(0.0, 1.0, (count, 4)) * np.maximum(STATE_MAX - high + low, 0.0) - low
+    beyond = generator.uniform(-high, STATE_MAX - low)
+    base = np.where(generator.random((count, 4)) < _AT_A_LIMIT, beyond, base)
     states = np.clip(base[:, None] + deviation, 0.0, STATE_MAX)
     return Windows(states, one.times, both)
+
+
+def varied(
+    windows: Windows, shapes: np.ndarray, share: float, among: np.ndarray, generator: np.random.Generator
+) -> tuple[Windows, np.ndarray]:
+    """A share of the windows with other ranges and levels, and the shapes that this gives them.
+
+    A window of drift_dissonance keeps its ranges, because nothing in its states says that it drifts.
+
+    Args:
+        windows: `[N]` windows; complete, not cut yet.
+        shapes: `[N]` their shapes.
+        share: Share of the windows that are varied.
+        among: `[K]` shapes that a window may become; one that would become another stays as it is.
+        generator: Source of all randomness.
+
+    Returns:
+        The windows, packed and without ethical drift, and `[N]` shapes by the robust rules.
+    """
+    windows, count = windows.packed(), len(windows)
+    chosen, drifting = generator.random(count) < share, shapes == SHAPE_ID["drift_dissonance"]
+    low, high = windows.states.min(axis=1), windows.states.max(axis=1)
+    gain = np.exp(
+        generator.uniform(-_VARIATION, _VARIATION, (count, 1)) + generator.normal(0, 0.2, (count, 4))
+    )
+    gain = np.where(drifting[:, None], 1.0, np.minimum(gain, STATE_MAX / np.maximum(high - low, 1e-9)))
+    extent = gain * (high - low)
+    base = generator.uniform(0.0, 1.0, (count, 4)) * np.maximum(STATE_MAX - extent, 0.0)
+    beyond = ~drifting[:, None] & (generator.random((count, 4)) < _AT_A_LIMIT)
+    base = np.where(beyond, generator.uniform(-extent, STATE_MAX), base)
+    states = np.clip(base[:, None] + gain[:, None] * (windows.states - low[:, None]), 0.0, STATE_MAX)
+    changed = Windows(states, windows.times, windows.mask)
+    found = np.where(drifting, shapes, robust(changed))
+    kept = chosen & np.isin(found, among) & (drifting | ~synthetic.swings_against(changed))
+    states = np.where(kept[:, None, None], states, windows.states)
+    return Windows(states, windows.times, windows.mask), np.where(kept, found, shapes)
 
 
 def lenders(wanted: np.ndarray, shapes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -101,10 +144,17 @@ def _scaled_deviation(windows: Windows, generator: np.random.Generator) -> np.nd
     return deviation * np.clip(gain, -most, most)[:, None]
 
 
-def _bare(windows: Windows, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    missing = length - windows.states.shape[1]
-    return (
-        np.pad(windows.states, ((0, 0), (0, missing), (0, 0))),
-        np.pad(windows.times, ((0, 0), (0, missing))),
-        np.pad(windows.mask, ((0, 0), (0, missing))),
+def joined(parts: Sequence[Windows]) -> Windows:
+    """Packed windows one after the other, padded to one length; without ethical drift."""
+    length = max(part.mask.shape[1] for part in parts)
+
+    def padded(array: np.ndarray) -> np.ndarray:
+        return np.pad(array, [(0, 0), (0, length - array.shape[1]), *[(0, 0)] * (array.ndim - 2)])
+
+    packed = [part.packed() for part in parts]
+    return Windows(
+        *(
+            np.concatenate([padded(getattr(part, name)) for part in packed])
+            for name in ("states", "times", "mask")
+        )
     )
