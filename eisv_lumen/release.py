@@ -27,6 +27,8 @@ SUPPORTED_OPSET = 23
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 ROLES = {"dataset": "dataset", "base": "model", "teacher": "model", "student": "model", "space": "space"}
 """Role of each repository of a release, and its type on the Hub."""
+OPTIONAL_ROLES = frozenset({"base"})
+"""Roles that a release may lack: the adapter may name somebody else's base model."""
 
 _SIGNATURE_FILES = (STUDENT.release, STUDENT.signature)
 
@@ -93,7 +95,7 @@ class Release:
     Attributes:
         version: Semantic version; the tag of every repository is `v{version}`.
         created: When it was first published, ISO 8601 in UTC.
-        repositories: By role, see `ROLES`.
+        repositories: By role, see `ROLES` and `OPTIONAL_ROLES`.
         compatibility: What a device needs.
         minimum_version: Oldest version that a device which knows this release may still go back to.
         expires: After this moment no device installs the release any more; None: never.
@@ -162,7 +164,7 @@ class Release:
         for moment in filter(None, (self.created, self.expires)):
             if datetime.fromisoformat(moment).tzinfo is None:
                 raise ValueError("a time without a zone")
-        if set(self.repositories) != set(ROLES):
+        if set(self.repositories) | OPTIONAL_ROLES != set(ROLES):
             raise ValueError(f"repositories {', '.join(self.repositories)}")
         for role, record in self.repositories.items():
             if record.repo_type != ROLES[role] or (record.commit is None) != (role == "student"):

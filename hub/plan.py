@@ -207,7 +207,7 @@ def plan_release(
         HubError: The Hub cannot be read.
         VerificationError: As for `Planner.repository`; or a newer version is published already.
     """
-    found = workers.each(lambda role: planner.repository(role, repo_ids[role], files[role]), ROLES)
+    found = workers.each(lambda role: planner.repository(role, repo_ids[role], files[role]), repo_ids)
     plans = {plan.role: plan for plan in found}
     student = plans["student"]
     newer = [version for version in student.remote.versions if version > planner.version]

@@ -58,7 +58,7 @@ def publish_release(
         version: The version.
         key: The signing key.
         token: The Hub token.
-        folders: Artifact folder per role.
+        folders: Artifact folder per role; without the base where the adapter names somebody else's.
         out: Folder for the record; None writes none.
         more_keys: Keys that sign beside it.
         trusted: Keys that devices were given, where that is not the signing key alone.
@@ -74,12 +74,13 @@ def publish_release(
         What stands on the Hub; None after a dry run, or where nobody agreed.
     """
     limit_silence()
-    manifests = validate(folders, settings.repo_id("base"), key, token, *more_keys)
+    repo_ids = {role: settings.repo_id(role) for role in ROLES if role in folders}
+    own_base = settings.repo_id("base") if "base" in settings.names else None
+    manifests = validate(folders, own_base, key, token, *more_keys)
     print(f"validated {len(folders)} folders: complete, gates passed, cards present, no secrets", flush=True)
     at("validated")
     reader = Reader(api, Asking(api.endpoint, _report, patience))
     planner = Planner(reader, version, Secrets((key, *more_keys), token).check)
-    repo_ids = {role: settings.repo_id(role) for role in ROLES}
     board = NoticeBoard(reader, repo_ids["student"], trusted or TrustedKeys([key.public]))
 
     def announce() -> bool:
@@ -89,7 +90,7 @@ def publish_release(
         return board.write(f"Roll {version} out to {rollout:g}", change)[1]
 
     with Workers(workers) as threads:
-        files = {role: folder_files(folders[role], manifests[role].files) for role in ROLES}
+        files = {role: folder_files(folders[role], manifests[role].files) for role in repo_ids}
         plans = plan_release(planner, repo_ids, files, threads)
         _check_key(board, plans["student"], key)
         asked = agree if not _stands(plans) else None
@@ -123,15 +124,16 @@ def publish_release(
 def write_record(out: Path, published: Published, endpoint: str, folders: Mapping[str, Path]) -> None:
     """Write the release folder: the signed manifest, and where everything stands (`record.json`)."""
     manifest = published.manifest
-    repo_ids = {role: manifest.repositories[role].repo_id for role in ORDER}
+    order = [role for role in ORDER if role in manifest.repositories]
+    repo_ids = {role: manifest.repositories[role].repo_id for role in order}
     record = {
         "version": manifest.version,
         "tag": manifest.tag,
         "endpoint": endpoint,
         "repositories": repo_ids,
-        "commits": {role: published.commits[role] for role in ORDER},
-        "tags": dict.fromkeys(ORDER, manifest.tag),
-        "addresses": {role: _address(endpoint, repo_ids[role], ROLES[role]) for role in ORDER},
+        "commits": {role: published.commits[role] for role in order},
+        "tags": dict.fromkeys(order, manifest.tag),
+        "addresses": {role: _address(endpoint, repo_ids[role], ROLES[role]) for role in order},
     }
     with artifact.build(
         out, kind="release", configuration=record, inputs=folders, metrics_required=False
@@ -170,8 +172,8 @@ def _address(endpoint: str, repo_id: str, repo_type: str) -> str:
 def _print_plans(
     plans: Mapping[str, RepositoryPlan], version: Version, bundles: bool, rollout: float | None
 ) -> None:
-    for role in ORDER:
-        repository = plans[role]
+    for repository in (plans[role] for role in ORDER if role in plans):
+        role = repository.role
         if repository.tagged:
             print(f"{role} {repository.repo_id}: {version.tag} stands already at {repository.tagged[:12]}")
             continue

@@ -106,9 +106,10 @@ class Publisher:
             VerificationError: The version exists with other content.
         """
         self.at("planned")
-        existing = self.workers.each(self._existing, [plans[role] for role in ORDER])
+        order = [role for role in ORDER if role in plans]
+        existing = self.workers.each(self._existing, [plans[role] for role in order])
         plans = {plan.role: plan for plan in existing}
-        others = ORDER[:-1]
+        others = order[:-1]
         landed = self.workers.each(lambda role: self._land(plans[role], self._with_bundle), others)
         done = {role: plan for role, (plan, _) in zip(others, landed, strict=True)}
         commits = {role: commit for role, (_, commit) in zip(others, landed, strict=True)}

@@ -1,8 +1,9 @@
 """Publish artifact folders to the Hub as one signed release.
 
     python -m hub.release --recipe recipes/demo.yaml --version 0.1.0 --key release-key.pem --endpoint URL \
-        --dataset DIR --base DIR --teacher DIR --student DIR --space DIR --out DIR [--dry-run] [--yes]
+        --dataset DIR [--base DIR] --teacher DIR --student DIR --space DIR --out DIR [--dry-run] [--yes]
 
+Without --base the adapter must name a base model that somebody else has published.
 The Hub's address comes from --endpoint or HF_ENDPOINT (the public Hub by default), the token from
 --token-file or HF_TOKEN, the signing key from --key or EISV_SIGNING_KEY.
 """
@@ -12,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from eisv_lumen.errors import exit_with_reason
-from eisv_lumen.release import ROLES
+from eisv_lumen.release import OPTIONAL_ROLES, ROLES
 from eisv_lumen.signing import SigningKey, TrustedKeys
 from eisv_lumen.versions import Version
 from hub.command import add_hub_options, add_signing_options, agreed, connect
@@ -38,7 +39,7 @@ def main() -> None:
         version,
         key,
         token,
-        {role: getattr(arguments, role) for role in ROLES},
+        {role: folder for role in ROLES if (folder := getattr(arguments, role)) is not None},
         arguments.out,
         more_keys=more_keys,
         trusted=TrustedKeys.read(arguments.trust) if arguments.trust else None,
@@ -53,7 +54,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m hub.release", description=main.__doc__)
     parser.add_argument("--version", required=True, help="semantic version, such as 0.1.0")
     for role in ROLES:
-        parser.add_argument(f"--{role}", type=Path, required=True, help=f"the {role} folder")
+        required = role not in OPTIONAL_ROLES
+        parser.add_argument(f"--{role}", type=Path, required=required, help=f"the {role} folder")
     parser.add_argument("--out", type=Path, required=True, help="folder for the record of the release")
     parser.add_argument("--rollout", type=float, help="share of all devices that get it at first, 0 to 1")
     parser.add_argument(

@@ -7,7 +7,7 @@ from typing import Any, Self
 import yaml
 
 from eisv_lumen.errors import ConfigurationError
-from eisv_lumen.release import ROLES
+from eisv_lumen.release import OPTIONAL_ROLES, ROLES
 from eisv_lumen.versions import Version
 
 
@@ -17,7 +17,8 @@ class ReleaseSettings:
 
     Attributes:
         namespace: User or organisation on the Hub.
-        names: Repository name per role: dataset, base, teacher, student, space.
+        names: Repository name per role: dataset, base, teacher, student, space; the base's only where the
+            release publishes one.
         first_version: Version of the first release; read by the recipe's runner.
         private: Whether repositories are created private.
         expires_days: Days after which no device installs the release any more; None: never.
@@ -33,9 +34,11 @@ class ReleaseSettings:
 
     def __post_init__(self) -> None:
         """Refuse missing or unknown names and unreadable versions."""
-        if not isinstance(self.names, dict) or set(self.names) != set(ROLES) or not self.namespace:
+        named = isinstance(self.names, dict) and {*self.names, *OPTIONAL_ROLES} == set(ROLES)
+        if not named or not self.namespace:
             raise _wrong(
-                "release.namespace and release.names", f"a namespace and names of {', '.join(ROLES)}"
+                "release.namespace and release.names",
+                f"a namespace and names of {', '.join(ROLES)} (the base's where one is published)",
             )
         if self.expires_days is not None and self.expires_days <= 0:
             raise _wrong(
@@ -45,7 +48,13 @@ class ReleaseSettings:
             Version.parse(version)
 
     def repo_id(self, role: str) -> str:
-        """`namespace/name` of a role's repository."""
+        """`namespace/name` of a role's repository.
+
+        Raises:
+            ConfigurationError: It has no name.
+        """
+        if role not in self.names:
+            raise _wrong(f"no release.names.{role}", f"the name of the {role}'s repository")
         return f"{self.namespace}/{self.names[role]}"
 
     @classmethod

@@ -13,7 +13,7 @@ import yaml
 
 from eisv_lumen import artifact
 from eisv_lumen.errors import ArtifactError, GateError, VerificationError
-from eisv_lumen.release import ROLES, safe_path
+from eisv_lumen.release import OPTIONAL_ROLES, ROLES, safe_path
 from eisv_lumen.signing import SigningKey
 
 MAX_FILES = 10_000
@@ -30,6 +30,7 @@ _IN_RUNS = bytes(int(chr(i).isascii() and (chr(i).isalnum() or chr(i) in "_-/+=\
 _BLOCK, _OVERLAP = 1 << 20, 512
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _MAX_FIGURES, _MAX_FIGURE_BYTES = 20, 500_000
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 class Secrets:
@@ -82,7 +83,7 @@ class Secrets:
 
 def validate(
     folders: Mapping[str, Path],
-    base_repo_id: str,
+    base_repo_id: str | None,
     key: SigningKey,
     token: str | None,
     *more_keys: SigningKey,
@@ -90,8 +91,8 @@ def validate(
     """Check every folder of a release; nothing is sent before all of them pass.
 
     Args:
-        folders: Artifact folder per role.
-        base_repo_id: Repository under which the adapter's base is published.
+        folders: Artifact folder per role; without the base where the adapter names somebody else's.
+        base_repo_id: Repository under which the release publishes a base; None: it has no name for one.
         key: The signing key, which must not lie in any of them.
         token: The Hub token, likewise.
         more_keys: Further signing keys, likewise.
@@ -107,12 +108,17 @@ def validate(
     manifests = {}
     secrets = Secrets((key, *more_keys), token)
     for role in ROLES:
+        if role in OPTIONAL_ROLES and role not in folders:
+            continue
         manifests[role] = artifact.verify(folders[role], kind=role)
         _check_card(folders[role])
         _check_content(folders[role], role, secrets)
         _check_figures(folders[role])
     _check_gates(folders)
-    _check_base(folders["teacher"], base_repo_id)
+    if "base" in folders:
+        _check_own_base(folders["teacher"], base_repo_id)
+    else:
+        _check_public_base(folders["teacher"], base_repo_id)
     return manifests
 
 
@@ -208,21 +214,41 @@ def _check_gates(folders: Mapping[str, Path]) -> None:
             )
 
 
-def _check_base(teacher: Path, base_repo_id: str) -> None:
+def _named_base(teacher: Path) -> object:
     path = teacher / "adapter_config.json"
     try:
-        named = json.loads(path.read_text("utf-8"))["base_model_name_or_path"]
+        return json.loads(path.read_text("utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
             found=f"{path}: {type(error).__name__}",
             expected="the configuration of a peft adapter",
             next="train the teacher again",
         ) from error
+
+
+def _check_own_base(teacher: Path, base_repo_id: str | None) -> None:
+    named = _named_base(teacher)
     if named != base_repo_id:
         raise ArtifactError(
             found=f"an adapter whose base is {named!r}",
             expected=f"{base_repo_id}, where its base is published",
             next="train the teacher with the base's repository name as in the recipe",
+        )
+
+
+def _check_public_base(teacher: Path, base_repo_id: str | None) -> None:
+    named = _named_base(teacher)
+    if named == base_repo_id:
+        raise ArtifactError(
+            found=f"no base folder, and an adapter whose base is {named!r}, this release's own",
+            expected="that base beside it",
+            next="pass --base DIR; nothing was published",
+        )
+    if not isinstance(named, str) or not _REPOSITORY.fullmatch(named):
+        raise ArtifactError(
+            found=f"no base folder, and an adapter whose base is {named!r}",
+            expected="namespace/name of a base model on the Hub",
+            next="train the teacher with its base's repository name, or pass --base DIR",
         )
 
 

@@ -18,6 +18,7 @@ from eisv_lumen.layouts import ALL_SPLITS, DATASET, HELD_OUT_SYNTHETIC, SPLITS, 
 from eisv_lumen.metrics import COLUMNS
 from eisv_lumen.prompts import design_messages
 from eisv_lumen.vocabulary import SHAPES
+from model_cards.base_reference import BaseReference
 from model_cards.dataset_grids import dropped_grid, growth_grid, share_grid, stability_grid
 from model_cards.facts import facts, origin, source_line
 from model_cards.figures import dataset_figures
@@ -155,16 +156,22 @@ def base_card(folders: Folders, names: ReleaseNames) -> str:
 
 
 def teacher_card(folders: Folders, names: ReleaseNames) -> str:
-    """Card of a teacher folder; its table and `model-index` come from the evaluation folder."""
+    """Card of a teacher folder; its table and `model-index` come from the evaluation folder.
+
+    Without a base folder the base is the one that the adapter names.
+    """
     folder, evaluation = _folder(folders, "teacher"), Evaluation.read(_folder(folders, "evaluation"))
     manifest, metrics = Manifest.read(folder, kind="teacher"), artifact.read_metrics(folder)
     gate = required(metrics, "gate_1", folder)
+    base = BaseReference(names.repo("base"), own=True)
+    if folders.base is None:
+        base = BaseReference.of_adapter(folder, own_repo=base.repo)
     front_matter = ModelFrontMatter(
         license=_LICENSE,
         library_name="peft",
         pipeline_tag="text-generation",
         language=_LANGUAGE,
-        base_model=names.repo("base"),
+        base_model=base.repo,
         base_model_relation="adapter",
         datasets=(names.repo("dataset"),),
         tags=(*_TAGS, "lora"),
@@ -173,6 +180,7 @@ def teacher_card(folders: Folders, names: ReleaseNames) -> str:
     values = {
         **_model_values(evaluation, names, manifest),
         "repo": names.repo("teacher"),
+        "base": base,
         "gate_passed": required(metrics, "gate_1.passed", folder),
         "gate_table": gate_grid(gate),
         "gate_notes": gate_notes(gate),
@@ -276,7 +284,6 @@ def _model_values(evaluation: Evaluation, names: ReleaseNames, manifest: Manifes
     return {
         "hub": HUB,
         "dataset": names.repo("dataset"),
-        "base": names.repo("base"),
         "student": names.repo("student"),
         "evaluation": evaluation,
         "origin": origin(manifest),

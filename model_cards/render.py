@@ -3,8 +3,9 @@
     python -m model_cards.render --recipe recipes/demo.yaml --dataset DIR --evaluation DIR --student DIR
 
 Only the cards of the folders given are written (--dataset, --base, --teacher, --student, --space);
---evaluation is read for the teacher's and the student's. All are rendered before the first is written, so
-that a folder that cannot be described leaves every card as it was.
+--evaluation is read for the teacher's and the student's. Without --base the teacher's card links the base
+model that the adapter names. All are rendered before the first is written, so that a folder that cannot be
+described leaves every card as it was.
 """
 
 import argparse

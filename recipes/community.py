@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from eisv_lumen.artifact import sha256_file, write_json
-from eisv_lumen.errors import VerificationError, exit_with_reason
+from eisv_lumen.errors import HubError, VerificationError, exit_with_reason
 from eisv_lumen.layouts import ALL_SPLITS, DATASET, STUDENT
 from recipes.configuration import REPOSITORIES, Recipe
+
+_Place = tuple[str, str | None]
+"""A folder or repository, and its revision (None: of a folder, or the default branch)."""
 
 
 def main() -> None:
@@ -27,7 +30,7 @@ def main() -> None:
     parser.add_argument("--release", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     for name in REPOSITORIES:
-        parser.add_argument(f"--{name}", type=Path, required=True)
+        parser.add_argument(f"--{name}", type=Path, required=name != "base")
     arguments = parser.parse_args()
     release = sha256_file(arguments.release)
     if arguments.out.exists() and json.loads(arguments.out.read_text())["release_sha256"] == release:
@@ -35,12 +38,13 @@ def main() -> None:
     recipe = Recipe.read(arguments.recipe)
     tag = "v" + json.loads(arguments.release.read_text())["version"]
     repo = recipe.release.repo_id
-    folders = {name: getattr(arguments, name) for name in REPOSITORIES}
+    given = {name: folder for name in REPOSITORIES if (folder := getattr(arguments, name)) is not None}
+    own_base = repo("base") if "base" in given else None
     _expect(os.environ.get("HF_ENDPOINT") == arguments.hub, "another HF_ENDPOINT", arguments.hub)
     found = {
         "release_sha256": release,
         "dataset": check_dataset(repo("dataset"), tag, arguments.dataset),
-        "teacher": check_teacher(repo("base"), repo("teacher"), tag, folders),
+        "teacher": check_teacher(own_base, repo("teacher"), tag, given),
         "student": check_student(repo("student"), tag, arguments.student),
     }
     write_json(arguments.out, found)
@@ -72,29 +76,53 @@ def check_dataset(repo_id: str, tag: str, folder: Path) -> dict[str, Any]:
     return {"rows": rows}
 
 
-def check_teacher(base_id: str, repo_id: str, tag: str, folders: dict[str, Path]) -> dict[str, Any]:
-    """peft + transformers: the adapter names its base, loads on it, and answers as the pushed folders do."""
+def check_teacher(own_base: str | None, repo_id: str, tag: str, folders: dict[str, Path]) -> dict[str, Any]:
+    """peft + transformers: the adapter names its base, loads on it, and answers as the pushed folders do.
+
+    Args:
+        own_base: Repository of the base in `folders`; None where the adapter names somebody else's.
+        repo_id: Repository of the teacher.
+        tag: The release's.
+        folders: What was pushed, by role.
+
+    Raises:
+        HubError: The base is not on the Hub in use.
+        VerificationError: What was published differs from what was pushed.
+    """
     from peft import PeftConfig
     from pyarrow import parquet
 
-    config = PeftConfig.from_pretrained(repo_id, revision=tag)
-    _expect(config.base_model_name_or_path == base_id, f"base {config.base_model_name_or_path}", base_id)
+    config, pushed_teacher = PeftConfig.from_pretrained(repo_id, revision=tag), str(folders["teacher"])
+    named = config.base_model_name_or_path
+    wanted = own_base or PeftConfig.from_pretrained(pushed_teacher).base_model_name_or_path
+    _expect(named == wanted, f"base {named}", wanted)
+    base = pushed_base = (named, config.revision)
+    if own_base:
+        base, pushed_base = (own_base, tag), (str(folders["base"]), None)
     prompt = parquet.read_table(folders["dataset"] / DATASET.expressions("test"))["prompt"][0].as_py()
-    answer = _answer(base_id, repo_id, prompt, tag)
-    pushed = _answer(str(folders["base"]), str(folders["teacher"]), prompt)
+    answer = _answer(base, (repo_id, tag), prompt)
+    pushed = _answer(pushed_base, (pushed_teacher, None), prompt)
     _expect(answer == pushed, f"answer {answer!r}", f"{pushed!r}, as the pushed folders give")
-    print(f"peft: {repo_id}@{tag} on {base_id}: {answer.splitlines()[0]}", flush=True)
+    print(f"peft: {repo_id}@{tag} on {named}: {answer.splitlines()[0]}", flush=True)
     return {"answer": answer}
 
 
-def _answer(base: str, adapter: str, prompt: list[dict[str, str]], revision: str | None = None) -> str:
+def _answer(base: _Place, adapter: _Place, prompt: list[dict[str, str]]) -> str:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(adapter, revision=revision)
-    language_model = AutoModelForCausalLM.from_pretrained(base, revision=revision)
-    model = PeftModel.from_pretrained(language_model, adapter, revision=revision)
+    folder_or_repo, revision = adapter
+    tokenizer = AutoTokenizer.from_pretrained(folder_or_repo, revision=revision)
+    try:
+        language_model = AutoModelForCausalLM.from_pretrained(base[0], revision=base[1])
+    except OSError as error:
+        raise HubError(
+            found=f"{base[0]} at {base[1] or 'main'}: {str(error).splitlines()[0]}",
+            expected="the base model that the adapter names, on the Hub in use",
+            next="publish where the base is (HUB=https://huggingface.co), or put it on this Hub",
+        ) from error
+    model = PeftModel.from_pretrained(language_model, folder_or_repo, revision=revision)
     inputs = tokenizer.apply_chat_template(
         prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True
     )

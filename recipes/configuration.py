@@ -11,6 +11,7 @@ from hub.settings import ReleaseSettings
 
 REPOSITORIES = ("dataset", "base", "teacher", "student", "space")
 _TRAINED = ("dataset", "base", "teacher", "student", "forest")
+_BASE = "base"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,18 @@ class Device:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe file, checked."""
+    """A recipe file, checked.
+
+    Attributes:
+        path: The file.
+        configurations: Configuration file per trained stage. Without one for the base, none is trained and
+            published: the teacher's base is the public one that its configuration names.
+        release: Names and conditions of the release.
+        record: How this machine is recorded.
+        hub: The local Hub.
+        device: How the demo's device listens.
+        sources: Logs that are always read.
+    """
 
     path: Path
     configurations: dict[str, str]
@@ -56,11 +68,25 @@ class Recipe:
     sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Every trained stage needs a configuration file that exists."""
+        """Every trained stage needs a configuration file that exists, and every repository a name."""
         for stage in _TRAINED:
             name = self.configurations.get(stage)
+            if stage == _BASE and stage not in self.configurations:
+                continue
             if name is None or not Path(name).is_file():
                 raise _wrong(f"{self.path}: configuration of {stage} is {name}", "an existing YAML file")
+        for repository in self.repositories:
+            self.release.repo_id(repository)
+
+    @property
+    def trains_base(self) -> bool:
+        """Whether the base model is made, and published, by this recipe."""
+        return _BASE in self.configurations
+
+    @property
+    def repositories(self) -> tuple[str, ...]:
+        """What is published, of `REPOSITORIES`."""
+        return tuple(name for name in REPOSITORIES if name != _BASE or self.trains_base)
 
     @classmethod
     def read(cls, path: Path) -> Self:

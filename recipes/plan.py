@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from eisv_lumen import __version__
-from recipes.configuration import REPOSITORIES, Recipe
+from recipes.configuration import Recipe
 from recipes.local_hub import Hub
 from recipes.signing import TRUSTED_KEYS, ensure_keys
 from recipes.stages import Stage
@@ -37,14 +37,27 @@ def building(recipe: Recipe, out: Path, sources: list[Path], timezone: str) -> l
         out / "recording",
         quiet=True,
     )
-    return [
-        recording,
-        stage(
+    wheel = Stage(
+        "wheel",
+        "builds the package that the Space and the device install (no torch in it)",
+        ["-m", "build", "--wheel", "--no-isolation", "--outdir", wheel_path(out).parent, "."],
+        wheel_path(out),
+        quiet=True,
+    )
+    # Where no base is trained, the wheel is what needs nothing either.
+    base: list[str | Path] = []
+    beside, later = wheel, list[Stage]()
+    if recipe.trains_base:
+        beside = stage(
             "base",
             "trains a tokenizer and a small Qwen3 model, since the embedded path downloads none",
             "training.pretrain_base",
             *config("base"),
-        ),
+        )
+        base, later = folders("base"), [wheel]
+    return [
+        recording,
+        beside,
         stage(
             "dataset",
             "cuts windows from the real logs, fills up rare shapes synthetically, labels and splits them",
@@ -58,13 +71,15 @@ def building(recipe: Recipe, out: Path, sources: list[Path], timezone: str) -> l
             "teaches the base model the rules' learned voice with a LoRA adapter, and judges it (Gate 1)",
             "training.train_teacher",
             *config("teacher"),
-            *folders("dataset", "base"),
+            *folders("dataset"),
+            *base,
         ),
         stage(
             "labels",
             "asks the teacher for its exact distribution over expressions, window by window",
             "training.label",
-            *folders("dataset", "base", "teacher"),
+            *folders("dataset", "teacher"),
+            *base,
         ),
         stage(
             "student",
@@ -84,15 +99,10 @@ def building(recipe: Recipe, out: Path, sources: list[Path], timezone: str) -> l
             "evaluation",
             "measures every voice on held-out windows, real and synthetic apart",
             "training.evaluate",
-            *folders("dataset", "base", "teacher", "student", "forest"),
+            *folders("dataset", "teacher", "student", "forest"),
+            *base,
         ),
-        Stage(
-            "wheel",
-            "builds the package that the Space and the device install (no torch in it)",
-            ["-m", "build", "--wheel", "--no-isolation", "--outdir", wheel_path(out).parent, "."],
-            wheel_path(out),
-            quiet=True,
-        ),
+        *later,
         stage(
             "space",
             "puts the explorer, example windows and the wheel together as a Gradio Space",
@@ -110,7 +120,13 @@ def building(recipe: Recipe, out: Path, sources: list[Path], timezone: str) -> l
         Stage(
             "cards",
             "writes every card from the measured results",
-            ["-m", "model_cards.render", "--recipe", recipe.path, *folders(*REPOSITORIES, "evaluation")],
+            [
+                "-m",
+                "model_cards.render",
+                "--recipe",
+                recipe.path,
+                *folders(*recipe.repositories, "evaluation"),
+            ],
             out / "student" / "README.md",
         ),
     ]
@@ -118,7 +134,7 @@ def building(recipe: Recipe, out: Path, sources: list[Path], timezone: str) -> l
 
 def publishing(recipe: Recipe, out: Path, hub: Hub, version: str) -> list[Stage]:
     """From folders to a signed release, a device that speaks it, and a community that loads it."""
-    folders = [part for name in REPOSITORIES for part in (f"--{name}", out / name)]
+    folders = [part for name in recipe.repositories for part in (f"--{name}", out / name)]
     record, trust = out / RELEASE_RECORD, out / "keys" / TRUSTED_KEYS
     keys = ensure_keys(out / "keys")
     # Who uses a public release needs no token, and gets none.
@@ -136,7 +152,7 @@ def publishing(recipe: Recipe, out: Path, hub: Hub, version: str) -> list[Stage]
     return [
         Stage(
             "release",
-            f"publishes {version} as five repositories, one commit each, and tags them last",
+            f"publishes {version} as {len(recipe.repositories)} repositories, one commit each, tagged last",
             command(
                 "hub.release",
                 *("--version", version, "--endpoint", hub.url, "--yes"),

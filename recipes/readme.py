@@ -1,4 +1,4 @@
-"""Put the measured figures into README.md: `make readme`, after `make demo` and `make bench`.
+"""Put the measured figures into README.md: `make readme`, after `make demo`, `make bench` and `make faults`.
 
     python -m recipes.readme --out artifacts/demo --bench artifacts/bench.json
 
@@ -30,6 +30,8 @@ def main() -> None:
     MEASURED.mkdir(parents=True, exist_ok=True)
     write_json(MEASURED / "demo.json", without_addresses(_read(arguments.out / "summary.json", "make demo")))
     write_json(MEASURED / "bench.json", _read(arguments.bench, "make bench"))
+    for name, command in (("hub", "make bench"), ("publishing", "make bench"), ("faults", "make faults")):
+        write_json(MEASURED / f"{name}.json", _read(arguments.bench.parent / f"{name}.json", command))
     README.write_text(filled(README.read_text("utf-8")), "utf-8")
 
 
@@ -43,6 +45,9 @@ def filled(text: str) -> str:
         "student": student(demo),
         "time": times(demo),
         "bench": benchmarks(bench),
+        "hub": benchmarks(_read(MEASURED / "hub.json", "make bench")),
+        "publishing": publishing(_read(MEASURED / "publishing.json", "make bench")),
+        "faults": faults(_read(MEASURED / "faults.json", "make faults")),
         "building": building(_read(MEASURED / "building.json", "make bench")),
     }
     for name, content in sections.items():
@@ -123,6 +128,44 @@ def benchmarks(bench: list[dict[str, Any]]) -> str:
             for figure in bench
         ],
     )
+
+
+def publishing(measured: dict[str, Any]) -> str:
+    """A release beside bare `create_commit` calls."""
+    names = {"bare": "`create_repo` and `create_commit` alone", "release": "a release"}
+    rows = [
+        (
+            names.get(name, name),
+            str(entry["n"]),
+            f"{entry['median']:.2f} s ({entry['least']:.2f} to {entry['most']:.2f})",
+            str(measured["requests"].get(name, "–")),
+        )
+        for name, entry in measured["seconds"].items()
+    ]
+    rows.append(("overhead, median of the rounds", "–", f"{measured['overhead']:+.1%}", "–"))
+    return _table((f"publishing {measured['bytes'] / 1e6:.0f} MB", "rounds", "time", "requests"), rows)
+
+
+def faults(measured: dict[str, Any]) -> str:
+    """What was made to fail, how often, and what was lost."""
+    names = {
+        "pulls": "pulls through a failing network",
+        "releases": "releases through a failing network",
+        "pull-kills": "updaters killed",
+        "release-kills": "publishers killed",
+        "hub-kills": "Hubs killed under a publisher",
+        "corruptions": "single bytes changed in a release",
+    }
+    rows = [
+        (
+            words,
+            f"{measured[name]['trials']:,}",
+            ", ".join(f"{count:,} {outcome}" for outcome, count in measured[name]["outcomes"].items()),
+            str(measured[name]["losses"]),
+        )
+        for name, words in names.items()
+    ]
+    return _table((f"seed {measured['seed']}", "trials", "outcomes", "losses"), rows)
 
 
 def building(measured: dict[str, Any]) -> str:

@@ -10,9 +10,7 @@ from recipes.stages import Stages
 
 def write_summary(out: Path, stages: Stages, peak_mb: float) -> dict[str, Any]:
     """Collect what the stages wrote; every figure is copied from a file of theirs."""
-    metrics = {
-        name: read_metrics(out / name) for name in ("dataset", "base", "teacher", "student", "evaluation")
-    }
+    metrics = {name: read_metrics(out / name) for name in ("dataset", "teacher", "student", "evaluation")}
     release = json.loads((out / "release" / "record.json").read_text())
     device = json.loads((out / "device.json").read_text())
     previous = out / "summary.json"
@@ -24,7 +22,6 @@ def write_summary(out: Path, stages: Stages, peak_mb: float) -> dict[str, Any]:
         "peak_memory_mb": peak_mb,
         "dataset": metrics["dataset"]["counts"],
         "teacher": {
-            "base_parameters": metrics["base"]["parameters"],
             "size_bytes": _size(out / "teacher"),
             **metrics["teacher"]["training"],
         },

@@ -8,7 +8,7 @@ from pathlib import Path
 from eisv_lumen.artifact import CARD, canonical_json, hash_files, sha256_file, write_json
 from eisv_lumen.hub_client import HubNotFoundError, client, hub_errors
 from eisv_lumen.versions import Version
-from recipes.configuration import REPOSITORIES, Recipe
+from recipes.configuration import Recipe
 from recipes.local_hub import Hub
 
 
@@ -17,7 +17,7 @@ def plan_version(recipe: Recipe, out: Path, hub: Hub) -> str:
 
     The plan is written down before anything is pushed, so that a killed release is finished, not repeated.
     """
-    content = {name: [hash_files(out / name), sha256_file(out / name / CARD)] for name in REPOSITORIES}
+    content = {name: [hash_files(out / name), sha256_file(out / name / CARD)] for name in recipe.repositories}
     digest = hashlib.sha256(canonical_json([hub.url if not hub.local else "local", content])).hexdigest()
     path = out / "version.json"
     plan = json.loads(path.read_text()) if path.exists() else {}

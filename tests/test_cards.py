@@ -5,6 +5,7 @@ import copy
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -443,6 +444,40 @@ def test_other_names_reach_every_place(folders):
         text = CARDS[kind](folders, names)
         assert "hikewa" not in text
         assert ("someone/eisv-lumen-teacher" if kind == "base" else "someone/my-data") in text
+
+
+@pytest.mark.parametrize("revision", [None, "0123abcd"])
+def test_without_a_base_folder_the_base_is_the_one_that_the_adapter_names(revision, folders, tmp_path):
+    adapter = json.dumps({"base_model_name_or_path": "Qwen/Qwen3-4B", "revision": revision}).encode()
+    teacher = make(tmp_path / "public", "teacher", TEACHER_METRICS, {"adapter_config.json": adapter}, {})
+    cards = render.render(replace(folders, base=None, teacher=teacher), ReleaseNames())
+    assert len(cards) == len(KINDS) - 1
+    assert not any("eisv-lumen-base" in text for text in cards.values())
+    text = cards[teacher / "README.md"]
+    data = ModelCard(text).data
+    assert (data.base_model, data.base_model_relation) == ("Qwen/Qwen3-4B", "adapter")
+    pinned = ', revision="0123abcd"' if revision else ""
+    for kind in ("AutoTokenizer", "AutoModelForCausalLM"):
+        assert f'{kind}.from_pretrained("Qwen/Qwen3-4B"{pinned})' in text
+    for block in re.findall(r"```python\n(.*?)```", text, re.S):
+        ast.parse(block)
+    assert "(https://huggingface.co/Qwen/Qwen3-4B)" in text and "for base and adapter" not in text
+
+
+def test_the_teachers_card_alone_still_links_the_releases_own_base(folders, tmp_path):
+    adapter = json.dumps({"base_model_name_or_path": ReleaseNames().repo("base")}).encode()
+    teacher = make(tmp_path / "own", "teacher", TEACHER_METRICS, {"adapter_config.json": adapter}, {})
+    whole = replace(folders, teacher=teacher)
+    alone = replace(whole, base=None)
+    assert CARDS["teacher"](alone, ReleaseNames()) == CARDS["teacher"](whole, ReleaseNames())
+
+
+@pytest.mark.parametrize("adapter", [None, b"{}", b"[]", b'{"base_model_name_or_path": null}'])
+def test_an_adapter_without_a_base_has_no_card(adapter, folders, tmp_path):
+    files = {"adapter_config.json": adapter} if adapter else {}
+    teacher = make(tmp_path / "bare", "teacher", TEACHER_METRICS, files, {})
+    with pytest.raises(ArtifactError, match=r"adapter_config\.json"):
+        CARDS["teacher"](replace(folders, base=None, teacher=teacher), ReleaseNames())
 
 
 def test_command_writes_atomically_and_keeps_manifests(folders, tmp_path, capsys):
