@@ -8,6 +8,8 @@ from typing import Self
 from eisv_lumen.errors import ArtifactError
 
 _ADAPTER = "adapter_config.json"
+_BINDING = {"meta-llama/Llama-3.2-": "llama3.2"}
+"""Bases whose licence binds what is made from them, by the beginning of their names."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,12 @@ class BaseReference:
     repo: str
     revision: str | None = None
     own: bool = False
+
+    @property
+    def binding_license(self) -> str | None:
+        """The Hub's name of the base's licence, where adapters must carry it; None where they are free."""
+        found = (name for begin, name in _BINDING.items() if self.repo.startswith(begin))
+        return next(found, None)
 
     @classmethod
     def of_adapter(cls, teacher: Path, own_repo: str) -> Self:

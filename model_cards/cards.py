@@ -167,7 +167,7 @@ def teacher_card(folders: Folders, names: ReleaseNames) -> str:
     if folders.base is None:
         base = BaseReference.of_adapter(folder, own_repo=base.repo)
     front_matter = ModelFrontMatter(
-        license=_LICENSE,
+        license=base.binding_license or _LICENSE,
         library_name="peft",
         pipeline_tag="text-generation",
         language=_LANGUAGE,

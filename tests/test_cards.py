@@ -472,6 +472,21 @@ def test_the_teachers_card_alone_still_links_the_releases_own_base(folders, tmp_
     assert CARDS["teacher"](alone, ReleaseNames()) == CARDS["teacher"](whole, ReleaseNames())
 
 
+@pytest.mark.parametrize(
+    ("base", "license"),
+    [("meta-llama/Llama-3.2-1B-Instruct", "llama3.2"), ("Qwen/Qwen3-4B", "apache-2.0")],
+)
+def test_an_adapter_carries_the_licence_of_a_base_that_binds_it(base, license, folders, tmp_path):
+    adapter = json.dumps({"base_model_name_or_path": base}).encode()
+    teacher = make(tmp_path / "public", "teacher", TEACHER_METRICS, {"adapter_config.json": adapter}, {})
+    text = CARDS["teacher"](replace(folders, base=None, teacher=teacher), ReleaseNames())
+    assert ModelCard(text).data.license == license
+    said = text.partition("## Licence")[2]
+    assert ("Apache-2.0" in said) == (license == "apache-2.0") and ("llama3.2" in said) == (
+        license == "llama3.2"
+    )
+
+
 @pytest.mark.parametrize("adapter", [None, b"{}", b"[]", b'{"base_model_name_or_path": null}'])
 def test_an_adapter_without_a_base_has_no_card(adapter, folders, tmp_path):
     files = {"adapter_config.json": adapter} if adapter else {}

@@ -81,7 +81,7 @@ def test_int8_graph_is_near_torch(model, sessions):
     difference = np.abs(found["shape_probs"] - expected["shape_probs"])
     assert 0 < difference.mean() < 0.02
     # Random weights are large, so that a few probabilities move much further than a trained model's do.
-    assert np.quantile(difference, 0.99) < 0.15
+    assert np.quantile(difference, 0.99) < 0.15 and difference.max() < 0.4
 
 
 def test_int8_graph_holds_its_large_weights_as_int8(folder):
