@@ -29,7 +29,15 @@ from model_cards.front_matter import (
     SpaceFrontMatter,
     size_category,
 )
-from model_cards.grids import cost_grid, early_grid, gate_grid, gate_notes, parity_grid, recall_grid
+from model_cards.grids import (
+    cost_grid,
+    early_grid,
+    gate_grid,
+    gate_notes,
+    parity_grid,
+    recall_grid,
+    rough_grid,
+)
 from model_cards.measurements import METRIC_MEANINGS, PROVENANCES, Evaluation, required
 from model_cards.names import ReleaseNames
 
@@ -215,6 +223,7 @@ def student_card(folders: Folders, names: ReleaseNames) -> str:
         "gate_table": gate_grid(gate),
         "gate_notes": gate_notes(gate),
         "early": early_grid(measured),
+        "rough": rough_grid(measured),
         "recall": recall_grid(measured),
         "parity": parity_grid(parity),
         "parity_passed": parity.get("passed"),

@@ -8,6 +8,11 @@ from eisv_lumen.vocabulary import SHAPES
 from model_cards.facts import Fact, label, shown
 from model_cards.measurements import PROVENANCES
 
+_ROUGH = {
+    "missing": "a fifth of the states missing",
+    "frozen": "one dimension frozen",
+    "jitter": "times moved by up to 0.5 s",
+}
 _GRAPHS = {"fp32": "FP32", "int8": "INT8"}
 
 
@@ -64,6 +69,17 @@ def early_grid(evaluation: Mapping[str, Any]) -> Grid:
         for states, found in (_part(evaluation, provenance).get("early") or {}).items()
     ]
     return Grid(("windows", "states heard", "student", "rules", "n"), tuple(rows))
+
+
+def rough_grid(evaluation: Mapping[str, Any]) -> Grid:
+    """Shape accuracy of student and rules on degraded windows, and what each lost, per provenance."""
+    columns = ("student", "rules", "student_drop", "rules_drop", "n")
+    rows = [
+        (provenance, _ROUGH.get(name, name), *(_number(found, column) for column in columns))
+        for provenance in PROVENANCES
+        for name, found in (_part(evaluation, provenance).get("rough") or {}).items()
+    ]
+    return Grid(("windows", "condition", *(label(column) for column in columns)), tuple(rows))
 
 
 def recall_grid(evaluation: Mapping[str, Any]) -> Grid:
