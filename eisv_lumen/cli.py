@@ -60,7 +60,7 @@ def express(arguments: argparse.Namespace) -> None:
 
     home = None if arguments.student is not None and arguments.home is None else _home(arguments)
     voice = service.open_voice(
-        home, arguments.student, gate=arguments.gate, generator=_generator(arguments.seed)
+        home, arguments.student, gate=arguments.gate, generator=_generator(arguments.seed), warn=_progress
     )
     if arguments.log is not None:
         window = service.newest_window(arguments.log, count=arguments.states, timezone=arguments.timezone)
@@ -90,19 +90,23 @@ def run(arguments: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     home = _home(arguments)
     probation = Probation(home, _progress)
-    probation.start()
-    voice = service.open_voice(home, gate=arguments.gate, generator=_generator(arguments.seed))
-    telemetry = LiveTelemetry()
-    states = service.live_states(telemetry.stream(arguments.every))
-    told = service.Service(
-        home,
-        voice,
-        stride=arguments.stride,
-        told=lambda spoken: _print(arguments, spoken.to_dict(), _spoken_line(spoken)),
-        warn=_progress,
-        probation=probation,
-    )
-    told.run(states, arguments.count)
+    try:
+        probation.start()
+        voice = service.open_voice(
+            home, gate=arguments.gate, generator=_generator(arguments.seed), warn=_progress
+        )
+        states = service.live_states(LiveTelemetry().stream(arguments.every))
+        told = service.Service(
+            home,
+            voice,
+            stride=arguments.stride,
+            told=lambda spoken: _print(arguments, spoken.to_dict(), _spoken_line(spoken)),
+            warn=_progress,
+            probation=probation,
+        )
+        told.run(states, arguments.count)
+    finally:
+        probation.end()  # what fails in words is the machine's fault, and convicts no release
 
 
 def status(arguments: argparse.Namespace) -> None:

@@ -161,6 +161,9 @@ class Release:
     def _check(self) -> None:
         for version in (self.version, self.minimum_version, self.compatibility.min_package):
             Version.parse(version)
+        if Version.parse(self.minimum_version) > Version.parse(self.version):
+            # A device that believed this would leave the release itself, and every other one, for the rules.
+            raise ValueError(f"minimum_version {self.minimum_version} of release {self.version}")
         for moment in filter(None, (self.created, self.expires)):
             if datetime.fromisoformat(moment).tzinfo is None:
                 raise ValueError("a time without a zone")

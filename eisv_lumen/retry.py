@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from eisv_lumen.errors import LumenError
+from eisv_lumen.errors import HubError, LumenError
 from eisv_lumen.hub_client import HubUnreachableError, hub_errors
 
 T = TypeVar("T")
@@ -22,16 +22,32 @@ class Patience:
     """How long one waits for a Hub.
 
     Attributes:
-        attempts: How often one request is tried; one to a Hub that cannot be connected to at all only once.
+        attempts: How often one request is tried.
+        offline: How often where no connection can be made at all.
         first: Mean wait in seconds before the second attempt; doubled with each further one.
-        most: Longest wait in seconds between two attempts; where the Hub asks for more, one gives up.
+        most: Longest mean wait in seconds between two attempts; where the Hub asks for more, one gives up.
         seconds: Time for everything together, downloads too.
     """
 
     attempts: int = 5
+    offline: int = 1
     first: float = 1.0
     most: float = 60.0
     seconds: float = 900.0
+
+    def wait(self, error: HubError, failures: int) -> float | None:
+        """Seconds to wait before another attempt, at least as many as the Hub asks for; None: no other.
+
+        Args:
+            error: Why the last attempt failed.
+            failures: How many have failed by now.
+        """
+        unreachable = error if isinstance(error, HubUnreachableError) else None
+        if failures >= (self.offline if unreachable and unreachable.offline else self.attempts):
+            return None
+        # Jitter: clients that failed together do not come back together.
+        wait = min(self.most, self.first * 2 ** (failures - 1)) * random.uniform(0.5, 1.5)
+        return max(wait, (unreachable and unreachable.retry_after) or 0.0)
 
 
 class Retries:
@@ -91,13 +107,10 @@ class Retries:
 
     def _wait(self, error: HubUnreachableError, failures: int) -> float | None:
         """Seconds until the next attempt; None: there is none."""
-        if error.offline or failures >= self.patience.attempts:
+        wait = self.patience.wait(error, failures)
+        if wait is None or wait > min(1.5 * self.patience.most, self._end - time.monotonic()):
             return None
-        # Jitter: devices that failed together do not come back together.
-        wait = min(self.patience.most, self.patience.first * 2 ** (failures - 1)) * random.uniform(0.5, 1.5)
-        if error.retry_after is not None:
-            wait = max(wait, error.retry_after)
-        return wait if wait <= min(1.5 * self.patience.most, self._end - time.monotonic()) else None
+        return wait
 
 
 class _TooLong(BaseException):

@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from eisv_lumen import __version__
+from eisv_lumen import __version__, cli
+from eisv_lumen.device import slots
+from eisv_lumen.device.current import Current
+from eisv_lumen.device.home import Home
+from eisv_lumen.device.probation import read_counts
+from eisv_lumen.errors import SourceError
 from eisv_lumen.signing import SigningKey, TrustedKeys, write_trusted
 from tests.release_artifacts import small_student
 
@@ -93,6 +98,34 @@ def test_run_speaks_until_it_is_told_to_stop(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, words = process.communicate(timeout=30)
     assert process.returncode == 0 and "Traceback" not in words
+
+
+def test_a_damaged_journal_does_not_silence_it(tmp_path):
+    (tmp_path / "journal.sqlite").write_bytes(b"no database" * 500)
+    done = lumen("run", "--home", tmp_path, "--every", 0.01, "--count", 2, "--stride", 3)
+    assert done.returncode == 0 and done.stdout.count("[R] ~") == 2, done.stderr
+    assert "not kept" in done.stderr and "journal.sqlite" in done.stderr
+
+
+@pytest.mark.parametrize("fails", ["live.LiveTelemetry", "service.Service", "service.open_voice"])
+def test_a_machine_that_cannot_listen_convicts_no_release(tmp_path, student, monkeypatch, fails):
+    """Simulated: a step between the start of the probation and the first state fails."""
+    home = Home(tmp_path)
+    slots.switch(home, "a", "0.1.0")
+
+    def broken(*_: object, **__: object) -> None:
+        raise SourceError(found="no /proc/stat", expected="x", next="y")
+
+    monkeypatch.setattr(f"eisv_lumen.device.{fails}", broken)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["eisv-lumen", "run", "--home", str(tmp_path)])
+    for _ in range(5):
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        assert left.value.code == 2
+    counts = read_counts(home)
+    assert counts and counts.lost_starts == 0
+    assert Current.read(home).speaks is not None
 
 
 def test_wishes_are_remembered_and_shown(tmp_path):

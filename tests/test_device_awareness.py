@@ -179,6 +179,16 @@ class TestService:
         assert service.run(live_states(readings(40)), 3) == 3
         assert len(told) == 3 and warned == ["not kept: disk full"] * 3
 
+    def test_a_damaged_journal_neither_silences_it_nor_makes_it_forget(self, tmp_path):
+        home, told, warned = Home(tmp_path), [], []
+        home.journal.write_bytes(b"no database" * 500)
+        service = Service(home, open_voice(home), stride=1, told=told.append, warn=warned.append)
+        assert service.run(live_states(readings(60)), 2) == len(told) == len(warned) == 2
+        assert "journal.sqlite" in warned[0] and home.rules()[0].updates.sum() == 2
+        home.journal.unlink()  # a person mends it; the service goes on keeping
+        service.run(live_states(readings(60)), 1)
+        assert len(warned) == 2 and len(Journal(home.journal)) == 1
+
     def test_what_the_rules_learned_survives_a_restart(self, tmp_path):
         home = Home(tmp_path)
         Service(home, open_voice(home), stride=1).run(live_states(readings(60)), 5)

@@ -249,6 +249,32 @@ class TestKeys:
         home.give_trust(TrustedKeys([STRANGER.public]))
         assert home.trusted() == TrustedKeys([STRANGER.public])
 
+    @pytest.mark.parametrize("killed_at", [1, 2])
+    def test_keys_given_again_lead_to_the_newest_set_wherever_it_is_killed(
+        self, home, repository, branch, student, monkeypatch, killed_at
+    ):
+        """Simulated: the process is gone instead of writing the first or the second file."""
+        repository.publish("0.1.0", student)
+        pull(home)
+        branch.rotate([NEW], signer=KEY)
+        pull(home)
+        given, written, real = TrustedKeys([KEY.public, NEWER.public]), [], Home.write
+
+        def dies(self, name, content):
+            written.append(name)
+            if len(written) == killed_at:
+                raise KeyboardInterrupt
+            real(self, name, content)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Home, "write", dies)
+            with pytest.raises(KeyboardInterrupt):
+                home.give_trust(given)
+        pull(home)
+        home.give_trust(given)
+        pull(home)
+        assert home.trusted() == TrustedKeys([NEW.public])
+
 
 class TestHostileNotices:
     @pytest.fixture
@@ -295,9 +321,17 @@ class TestHostileNotices:
 
     def test_notices_that_vanished(self, settled, repository):
         repository.api.delete_branch(repository.repo_id, branch="notices")
-        outcome = pull(settled)
-        assert outcome.version == "0.2.0" and "have vanished" in (outcome.problem or "")
+        for _ in range(2):  # they may have held a yank
+            outcome = pull(settled)
+            assert outcome.action == "held" and "have vanished" in (outcome.problem or "")
+        assert speaking(settled) == "0.1.0"
         assert Knowledge.read(settled).notices.yanked == {"0.0.9": "old"}
+
+    def test_notices_that_came_back(self, settled, repository, branch):
+        repository.api.delete_branch(repository.repo_id, branch="notices")
+        pull(settled)
+        branch.say()
+        assert pull(settled).version == "0.2.0"
 
     def test_notices_that_cannot_be_fetched(self, settled, branch, monkeypatch):
         branch.say()
@@ -320,8 +354,8 @@ class TestHostileNotices:
         other.publish("0.0.9", student)
         settled.update("device.json", repo_id=other.repo_id)
         assert Knowledge.read(settled).notices.sequence == 2
-        # 0.1.0 of the first repository still speaks, so an older version is no news.
-        assert pull(settled).action == "unchanged"
+        # 0.1.0 of the first repository speaks and 0.0.9 was yanked there: neither says anything here.
+        assert pull(settled).version == "0.0.9"
         assert Knowledge.read(settled).notices.sequence == 0
         settled.update("device.json", repo_id="hikewa/absent")
         with pytest.raises(HubError):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eisv_lumen import release
 from eisv_lumen.artifact import canonical_json
 from eisv_lumen.device import probation, service, slots
 from eisv_lumen.device.awareness import Spoken
@@ -22,10 +23,11 @@ from eisv_lumen.device.service import Service, open_voice
 from eisv_lumen.device.settings import Limits
 from eisv_lumen.device.status import lines, status
 from eisv_lumen.device.updater import Updater
-from eisv_lumen.errors import ArtifactError, ConfigurationError, VerificationError
+from eisv_lumen.device.wishes import set_pin
+from eisv_lumen.errors import ArtifactError, ConfigurationError, ResourceError, VerificationError
 from eisv_lumen.expression import Expression
 from eisv_lumen.signing import RELEASE_PURPOSE, SigningKey, TrustedKeys
-from tests.release_artifacts import describe, small_student
+from tests.release_artifacts import CREATED, describe, small_student, some_windows
 
 ROOT = Path(__file__).parents[1]
 KEY = SigningKey.generate()
@@ -168,6 +170,15 @@ class TestVerdicts:
         watched(home, [said("R", None)] * 3)
         assert speaking(home) is None
 
+    def test_what_speaks_is_not_silenced_by_a_minimum_version_that_came_first(self, home, students):
+        """A pull remembers a release's minimum before it switches; it may be killed between the two."""
+        kept(home, "0.1.0", students[0])
+        home.update(STATE, **Knowledge.read(home).after_install("0.2.0", "0.2.0", CREATED))
+        assert watched(home, [said()]) == [] and speaking(home) == "0.1.0"
+        assert open_voice(home).model is not None
+        with pytest.raises(VerificationError, match=r"older than 0\.2\.0"):
+            set_pin(home, "0.1.0")
+
     def test_a_damaged_last_good_one_is_passed_over(self, home, students):
         kept(home, "0.1.0", students[0])
         name = kept(home, "0.2.0", students[1])
@@ -210,6 +221,26 @@ class TestStarts:
         for _ in range(9):
             assert self.crash(on_trial) == []
         assert speaking(on_trial) == "0.2.0"
+
+    @pytest.mark.parametrize("failing", ["start", "heard", "end"])
+    def test_writes_that_fail_neither_add_nor_forgive_lost_starts(self, on_trial, monkeypatch, failing):
+        on_trial.update("device.json", probation={"expressions": 100})
+        for _ in range(2):
+            self.crash(on_trial)
+
+        def full(*_: object) -> None:
+            raise ResourceError(found="full", expected="x", next="y")
+
+        watch = Probation(on_trial, lambda line: None)
+        for step in ("start", "heard", "heard", "heard", "end"):
+            with monkeypatch.context() as patch:
+                if step == failing:
+                    patch.setattr(Home, "write", full)
+                watch.heard(said()) if step == "heard" else getattr(watch, step)()
+        if failing == "heard":
+            watch.heard(said())
+        counts = read_counts(on_trial)
+        assert counts and counts.lost_starts == 2
 
     def test_a_verdict_that_was_killed_half_way_is_finished(self, on_trial, monkeypatch):
         class Killed(BaseException):
@@ -330,6 +361,54 @@ class TestService:
     def test_a_release_that_cannot_be_opened_is_left(self, on_trial):
         (on_trial.slots / Current.read(on_trial).speaks.slot / "config.json").unlink()
         assert "back to 0.1.0" in self.run(on_trial, 4)[0]
+
+    def damage(self, home: Home, slot: str) -> None:
+        path = home.slots / slot / "onnx" / "model_int8.onnx"
+        content = bytearray(path.read_bytes())
+        content[100] ^= 1
+        path.write_bytes(content)
+
+    def test_a_damaged_release_is_stood_in_for_by_the_last_good_one(self, home, students):
+        for version in ("0.1.0", "0.2.0"):
+            kept(home, version, students[0])
+        self.damage(home, kept(home, "0.3.0", students[1]))
+        before, warned = Current.read(home), []
+        spoken = open_voice(home, gate=0.0, warn=warned.append).speak(some_windows(1))
+        assert (spoken.source, spoken.version) == ("M", "0.2.0")
+        (line,) = warned
+        assert "model_int8.onnx" in line and "0.2.0 speaks instead" in line
+        assert Current.read(home) == before
+
+    @pytest.mark.parametrize("why", ["damaged", "refused", "too old"])
+    def test_but_only_by_one_that_is_sound_and_wanted(self, home, students, why):
+        first = kept(home, "0.1.0", students[0])
+        second = kept(home, "0.2.0", students[0])
+        self.damage(home, kept(home, "0.3.0", students[1]))
+        if why == "damaged":
+            self.damage(home, second)
+        elif why == "refused":
+            home.update(STATE, refused={"0.2.0": "bad"})
+        else:
+            home.update(STATE, minimum_version="0.3.0")
+        spoken = open_voice(home, gate=0.0).speak(some_windows(1))
+        assert spoken.version == (None if why == "too old" else "0.1.0") and first
+        assert spoken.reason is None or "model_int8.onnx" in spoken.reason
+
+    def test_a_disk_that_cannot_be_read_is_damage_too(self, home, students, monkeypatch):
+        kept(home, "0.1.0", students[0])
+        bad, real = home.slots / kept(home, "0.2.0", students[1]), release.check_file
+
+        def unreadable(path, *arguments):
+            if bad in path.parents:
+                raise OSError(5, "Input/output error", str(path))
+            real(path, *arguments)
+
+        monkeypatch.setattr(release, "check_file", unreadable)
+        assert open_voice(home, gate=0.0).speak(some_windows(1)).version == "0.1.0"
+
+    def test_on_probation_nobody_stands_in_so_that_nobody_passes_for_another(self, on_trial):
+        self.damage(on_trial, Current.read(on_trial).speaks.slot)
+        assert open_voice(on_trial).model is None
 
     def test_it_takes_up_a_release_that_was_pulled_meanwhile(self, on_trial, students):
         heard: list[Spoken] = []

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import resource
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,10 @@ import pytest
 from huggingface_hub import HfApi
 
 from eisv_lumen import release
-from eisv_lumen.device import runtime, selftest, slots, updater
+from eisv_lumen.device import runtime, selftest, slots, source, updater
+from eisv_lumen.device.current import Current
 from eisv_lumen.device.home import Home
+from eisv_lumen.device.knowledge import Knowledge
 from eisv_lumen.device.service import open_voice
 from eisv_lumen.device.source import Source
 from eisv_lumen.device.updater import Outcome, Updater, status
@@ -31,6 +34,7 @@ ROOT = Path(__file__).parents[1]
 KEY = SigningKey.generate()
 TRUSTED = TrustedKeys([KEY.public])
 GRAPH = "onnx/model_int8.onnx"
+FILE_SIZE_LIMIT = resource.getrlimit(resource.RLIMIT_FSIZE)
 
 
 @pytest.fixture(scope="module")
@@ -263,6 +267,10 @@ HOSTILE: dict[str, tuple[str, dict]] = {
         "manifest of someone/else",
         {"change": with_student(lambda r: replace(r, repo_id="someone/else"))},
     ),
+    "a minimum version above its own": (
+        "malformed.*minimum_version",
+        {"change": lambda m: replace(m, minimum_version="0.2.1")},
+    ),
     "made at no time": ("malformed", {"change": lambda m: replace(m, created="once")}),
     "no student": ("malformed", {"change": lambda m: replace(m, repositories={})}),
 }
@@ -326,6 +334,93 @@ class TestHostileReleases:
         with pytest.raises(VerificationError):
             pull(home, retry=True)
 
+    def test_a_minimum_version_above_its_own_leaves_no_trace(self, old_home, repository, students):
+        repository.publish("0.2.0", students[1], change=lambda m: replace(m, minimum_version="9.0.0"))
+        with pytest.raises(VerificationError):
+            pull(old_home)
+        repository.publish("0.2.1", students[1])
+        assert pull(old_home).version == "0.2.1" and Knowledge.read(old_home).minimum_version == "0.0.0"
+
+
+class TestAnotherRepository:
+    """What speaks counts only where it came from the repository that is followed now."""
+
+    @pytest.mark.parametrize("version", ["0.0.9", "0.1.0"])
+    def test_its_versions_say_nothing_about_this_one(
+        self, first_installed, repository, students, tmp_path, version
+    ):
+        shutil.copytree(first_installed, tmp_path / "home")
+        home = new_home(tmp_path / "home", repository)
+        repository.publish(version, students[1])
+        outcome = pull(home)
+        assert (outcome.action, outcome.version, outcome.previous) == ("installed", version, "0.1.0")
+        assert slots.open_current(home, TRUSTED).manifest.student.repo_id == repository.repo_id
+        assert slots.previous(home, TRUSTED).manifest.student.repo_id == "hikewa/first"
+        assert pull(home).action == "unchanged"
+
+    def test_until_then_it_goes_on_also_offline(self, first_installed, repository, tmp_path):
+        shutil.copytree(first_installed, tmp_path / "home")
+        home = new_home(tmp_path / "home", repository)
+        with pytest.raises(HubError, match="no stable release"):
+            pull(home)
+        home.update("device.json", hub="http://127.0.0.1:9")
+        outcome = pull(home)
+        assert (outcome.action, outcome.version, speaking(home)) == ("offline", "0.1.0", "0.1.0")
+
+
+class TestLyingHub:
+    """Simulated: a Hub whose sizes are made up."""
+
+    def understate(self, monkeypatch) -> list[int]:
+        """Let it understate all sizes; returns the largest file in the home after each download."""
+        files, download, largest = Source.files, Source.download, []
+
+        def lying(self, revision):
+            commit, sizes = files(self, revision)
+            return commit, {name: min(size, 100) for name, size in sizes.items()}
+
+        def watched(self, commit, name, folder, **options):
+            try:
+                return download(self, commit, name, folder, **options)
+            finally:
+                largest.append(max(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+
+        monkeypatch.setattr(Source, "files", lying)
+        monkeypatch.setattr(Source, "download", watched)
+        return largest
+
+    @pytest.mark.parametrize("name", ["release.json", "release.json.sig", GRAPH])
+    def test_a_file_is_cut_off_where_it_must_end(self, old_home, repository, students, monkeypatch, name):
+        limit = (students[1] / GRAPH).stat().st_size if name == GRAPH else release.MAX_MANIFEST_BYTES
+        endless = replaced(name, lambda content: content + bytes(limit + 3 * source.SLACK_BYTES))
+        repository.publish("0.2.0", students[1], sent=endless)
+        largest = self.understate(monkeypatch)
+        with pytest.raises(VerificationError, match=f"{name}.* more than"):
+            pull(old_home)
+        assert resource.getrlimit(resource.RLIMIT_FSIZE) == FILE_SIZE_LIMIT
+        assert max(largest) <= limit + source.SLACK_BYTES
+        assert speaking(old_home) == "0.1.0" and not list(old_home.slots.glob(".incoming*"))
+
+    def test_honest_files_pass(self, old_home, repository, students, monkeypatch):
+        repository.publish("0.2.0", students[1])
+        self.understate(monkeypatch)
+        assert pull(old_home).version == "0.2.0"
+
+    @pytest.mark.parametrize("size", [None, -1, "5"])
+    def test_no_size_is_no_answer(self, old_home, repository, students, monkeypatch, size):
+        repository.publish("0.2.0", students[1])
+        real = HfApi.model_info
+
+        def without(self, *arguments, **options):
+            found = real(self, *arguments, **options)
+            next(file for file in found.siblings if file.rfilename == "release.json").size = size
+            return found
+
+        monkeypatch.setattr(HfApi, "model_info", without)
+        with pytest.raises(VerificationError, match="size of release.json"):
+            pull(old_home)
+        assert speaking(old_home) == "0.1.0"
+
 
 class TestClock:
     """A Pi without a battery behind its clock believes in 1970 until a network tells it better."""
@@ -362,8 +457,33 @@ class TestClock:
 
 class TestSelfTest:
     def test_it_has_a_time_limit(self, students):
-        with pytest.raises(VerificationError, match="no result after"):
+        with pytest.raises(ResourceError, match="no result after"):
             selftest.run_selftest(students[0], seconds=0.01)
+
+    @pytest.mark.parametrize(
+        ("first", "reason"),
+        [
+            ("import os; os.kill(os.getpid(), 9); ", "signal 9"),
+            ("import os; os.kill(os.getpid(), 4); ", "signal 4"),
+            ("import sys; sys.modules['onnxruntime'] = None; ", "onnxruntime"),
+            ("import sys; sys.modules['numpy'] = None; ", "numpy"),
+        ],
+    )
+    def test_a_machine_that_cannot_run_it_proves_nothing(self, students, monkeypatch, first, reason):
+        monkeypatch.setattr(selftest, "_START", first + selftest._START)
+        with pytest.raises(ResourceError, match=reason):
+            selftest.run_selftest(students[0])
+
+    def test_so_the_release_is_tried_again_at_the_next_pull(
+        self, old_home, repository, students, monkeypatch
+    ):
+        repository.publish("0.2.0", students[1])
+        with monkeypatch.context() as patch:
+            patch.setattr(updater, "run_selftest", lambda it: selftest.run_selftest(it, seconds=0.01))
+            with pytest.raises(ResourceError, match="no result after"):
+                pull(old_home)
+        assert Knowledge.read(old_home).refused == {} and speaking(old_home) == "0.1.0"
+        assert pull(old_home).version == "0.2.0"
 
     def test_it_has_a_memory_limit(self, students):
         with pytest.raises(VerificationError, match="MB of memory"):
@@ -445,7 +565,7 @@ class TestInterruptions:
                 pull(home)
         (incoming,) = home.slots.glob(".incoming-*")
         kept = (incoming / calls[-1]).stat().st_mtime_ns
-        assert slots.current_name(home) is None
+        assert Current.read(home).speaks is None
         seen = {}
 
         def watches(self, *arguments, **options):
@@ -502,7 +622,7 @@ class TestSurroundings:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1 << 20))
         with pytest.raises(ResourceError, match="1 MiB free"):
             pull(home)
-        assert slots.current_name(home) is None
+        assert Current.read(home).speaks is None
 
     @pytest.mark.parametrize("step", ["incoming", "slots"])
     def test_a_disk_that_fills_up_meanwhile(self, old_home, repository, students, monkeypatch, step):
@@ -520,6 +640,7 @@ class TestSurroundings:
             with pytest.raises(ResourceError, match="No space left"):
                 pull(old_home)
         assert speaking(old_home) == "0.1.0"
+        assert step == "slots" or not list(old_home.slots.glob(".incoming*"))
         assert pull(old_home).version == "0.2.0"
 
     @pytest.mark.parametrize("found", ["1.21.0", "1.9.1", "nightly", None])

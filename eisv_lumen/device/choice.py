@@ -37,7 +37,7 @@ def choose(
         settings: Channel and pin.
         known: What is remembered.
         device_id: The device's random name.
-        running: Version that speaks and may go on; None: none.
+        running: Version of this repository that speaks and may go on; None: none.
 
     Raises:
         HubError: There is nothing to install, and nothing that could go on.

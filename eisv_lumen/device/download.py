@@ -54,13 +54,13 @@ class Download:
                     expected="a signed release manifest",
                     next="pull from a repository that python -m hub.release has published",
                 )
-            self._fetch(name)
+            self._fetch(name, release.MAX_MANIFEST_BYTES)
         trusted = self.home.trusted()
         try:
             manifest = release.read(self.folder, trusted)
         except VerificationError:
             for name in slots.SIGNED:
-                self._fetch(name, force=True)
+                self._fetch(name, release.MAX_MANIFEST_BYTES, force=True)
             manifest = release.read(self.folder, trusted)
         self._check(manifest, version)
         self.at("manifest")
@@ -78,16 +78,16 @@ class Download:
         check_space(self.home, sum(entry["size"] for entry in files.values()))
         for name, entry in files.items():
             try:
-                release.check_file(self._fetch(name), name, entry)
+                release.check_file(self._fetch(name, entry["size"]), name, entry)
             except VerificationError:
-                release.check_file(self._fetch(name, force=True), name, entry)
+                release.check_file(self._fetch(name, entry["size"], force=True), name, entry)
         self.at("downloaded")
         shutil.rmtree(self.folder / ".cache", ignore_errors=True)
         slots.verify_slot(self.folder, self.home.trusted())
         self.at("verified")
 
-    def _fetch(self, name: str, force: bool = False) -> Path:
-        return self.source.download(self.commit, name, self.folder, force=force)
+    def _fetch(self, name: str, largest: int, force: bool = False) -> Path:
+        return self.source.download(self.commit, name, self.folder, largest=largest, force=force)
 
     def _check(self, manifest: Release, version: Version) -> None:
         wrong, repo_id = None, self.source.repo_id

@@ -2,7 +2,10 @@
 
 What a device knows of the notices never goes back: a document that is older, unsigned, of another repository
 or out of reach changes nothing, is reported, and keeps new releases out until it can be checked, because it
-may hide that one of them was yanked.
+may hide that one of them was yanked. A branch that vanished is out of reach, too.
+
+What a device cannot notice is a Hub that goes on showing the branch as it once was. That hides later yanks
+and key sets; only the date on which a release expires bounds for how long.
 """
 
 import shutil
@@ -51,7 +54,8 @@ def follow(home: Home, source: Source, commit: str | None, report: Callable[[str
     known = Knowledge.read(home)
     if commit is None:
         if known.notices.sequence or home.keys_sequence(source.repo_id):
-            return Followed(f"the notices of {source.repo_id} have vanished; what was known still holds")
+            problem = f"the notices of {source.repo_id} have vanished; what was known still holds"
+            return Followed(problem, checked=False)
         return Followed()
     if commit == known.notices_commit:
         return Followed()
@@ -165,4 +169,5 @@ class _Branch:
                 expected=f"a signed document on the branch {BRANCH}",
                 next="ask the publisher",
             )
-        return self.source.download(self.commit, path, self.folder, force=force).read_bytes()
+        fetched = self.source.download(self.commit, path, self.folder, largest=MAX_BYTES, force=force)
+        return fetched.read_bytes()

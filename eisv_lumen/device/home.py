@@ -119,9 +119,10 @@ class Home:
         given = list(keys.key_ids)
         if self.knows_trust and self.read("trust.json").get("given") == given:
             return
-        self.write("trust.json", {**keys.to_dict(), "given": given})
+        # The other way round, a kill between the two would leave the chain of key sets unread.
         if (self.folder / "state.json").exists():
             self.update("state.json", notices_commit=None)
+        self.write("trust.json", {**keys.to_dict(), "given": given})
 
     def trust_key_set(self, keys: TrustedKeys, sequence: int, repo_id: str) -> None:
         """Believe the next key set of a repository's chain, and no other keys, from now on."""

@@ -70,12 +70,21 @@ class Knowledge:
         wanted = [version for version in self.installed if self.unwanted(version) is None]
         return max(map(Version.parse, wanted), default=None)
 
-    def unwanted(self, version: str) -> str | None:
-        """Why a version may neither be installed nor go on speaking; None where it may."""
+    def condemned(self, version: str) -> str | None:
+        """Why a version may not even go on speaking; None where it may.
+
+        The minimum version is no such reason: it is remembered before the release that asks for it speaks,
+        and a kill between the two must leave the old one.
+        """
         if version in self.notices.yanked:
             return f"yanked by its publisher: {self.notices.yanked[version]}"
-        if version in self.refused:
-            return self.refused[version]
+        return self.refused.get(version)
+
+    def unwanted(self, version: str) -> str | None:
+        """Why a version may neither be installed nor gone back to; None where it may."""
+        why = self.condemned(version)
+        if why is not None:
+            return why
         if Version.parse(version) < Version.parse(self.minimum_version):
             return f"older than {self.minimum_version}, the least that a later release asks for"
         return None

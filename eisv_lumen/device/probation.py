@@ -107,16 +107,16 @@ class Probation:
 
         A release that takes the process with it when it is opened, or asked, would otherwise do so for ever.
         """
-        self._counts, self._heard = None, self._clock()
+        self._counts, self._begun, self._heard = None, False, self._clock()
         try:
             line = leave_unwanted(self.home)
             if line is not None:
                 self.warn(line)
             counts = read_counts(self.home)
             if counts is not None:
+                self._begun = True
                 self._keep(replace(counts, lost_starts=counts.lost_starts + 1))
                 self._judge()
-            self._begun = self._counts is not None
         except (LumenError, OSError) as error:
             self._cannot(error)
         self.speaks = Current.read(self.home).speaks
@@ -129,8 +129,7 @@ class Probation:
             return
         try:
             counts = self._counts.after(spoken, self._limits(), seconds, resident_mb())
-            self._keep(replace(counts, lost_starts=counts.lost_starts - self._begun))
-            self._begun = False
+            self._came_to_speak(counts)
             self._judge()
         except (LumenError, OSError) as error:
             self._cannot(error)
@@ -139,11 +138,16 @@ class Probation:
         """An orderly end, however early, is no lost start."""
         if self._counts is None or not self._begun:
             return
-        self._begun = False
         try:
-            self._keep(replace(self._counts, lost_starts=self._counts.lost_starts - 1))
+            self._came_to_speak(self._counts)
         except (LumenError, OSError) as error:
             self._cannot(error)
+
+    def _came_to_speak(self, counts: Counts) -> None:
+        """Keep the counts, and take this start back from the lost ones: once, also where writing fails."""
+        counts = replace(counts, lost_starts=counts.lost_starts - self._begun)
+        self._begun = False
+        self._keep(counts)
 
     def _judge(self) -> None:
         counts, limits = self._counts, self._limits()
@@ -201,7 +205,7 @@ def leave_unwanted(home: Home) -> str | None:
     if speaks is None:
         return None
     known = Knowledge.read(home)
-    why = known.unwanted(speaks.version)
+    why = known.condemned(speaks.version)
     if why is None:
         return None
     now = slots.go_back(home, home.trusted(), known.unwanted, why)

@@ -6,6 +6,7 @@ Run by the updater; the process prints one line of JSON and leaves with 0, or sa
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eisv_lumen.device.memory import peak_mb
-from eisv_lumen.errors import VerificationError, exit_with_reason
+from eisv_lumen.errors import ResourceError, VerificationError, exit_with_reason
 from eisv_lumen.layouts import STUDENT
 
 SECONDS = 60
@@ -49,17 +50,24 @@ def run_selftest(folder: Path, *, seconds: float = SECONDS, rss_mb: float = RSS_
     """Test a student folder in a separate process.
 
     Raises:
-        VerificationError: It crashed, took too long or too much memory, or its outputs differ.
+        VerificationError: It failed, took too much memory, or its outputs differ.
+        ResourceError: It gave no answer: it was killed or crashed, took too long, or cannot be run here.
+            Short memory, a busy processor or a broken installation look like that, so it proves nothing.
     """
     package = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-I", "-c", _START.format(__name__), str(package), str(folder)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=_environment())
     except subprocess.TimeoutExpired:
-        raise _failed(f"no result after {seconds:g} s", f"a result within {seconds:g} s") from None
+        raise _not_run(f"no result after {seconds:g} s") from None
+    if done.returncode < 0:
+        number = -done.returncode
+        raise _not_run(f"ended by signal {number} ({signal.strsignal(number)})")
     if done.returncode:
         reason = done.stderr.strip().splitlines()
         found = next((line.split("found: ", 1)[1] for line in reason if line.startswith("found: ")), None)
+        if done.returncode == os.EX_UNAVAILABLE:
+            raise _not_run(found or "a library is missing")
         raise _failed(
             found or f"exit code {done.returncode}: {reason[-1] if reason else 'no words'}", "success"
         )
@@ -72,10 +80,23 @@ def run_selftest(folder: Path, *, seconds: float = SECONDS, rss_mb: float = RSS_
     return measured
 
 
-def main() -> None:
-    """Replay the golden windows of the folder named on the command line."""
-    folder = Path(sys.argv[1])
+def main() -> int:
+    """Replay the golden windows of the folder named on the command line.
+
+    Returns:
+        The exit code: 0, or EX_UNAVAILABLE where a library cannot be imported.
+    """
     _limit_this_process()
+    try:
+        measured = _replay(Path(sys.argv[1]))
+    except ImportError as error:
+        print(f"found: {str(error).splitlines()[0]}", file=sys.stderr)
+        return os.EX_UNAVAILABLE
+    print(json.dumps(vars(measured)))
+    return 0
+
+
+def _replay(folder: Path) -> SelfTest:
     from eisv_lumen.student import TrajectoryModel
 
     golden = _golden(folder)
@@ -85,7 +106,7 @@ def main() -> None:
     difference = model.check_golden(golden)
     seconds = time.perf_counter() - started
     windows = len(golden["windows"])
-    print(json.dumps(vars(SelfTest(windows, difference, 1000 * seconds / windows, peak_mb()))))
+    return SelfTest(windows, difference, 1000 * seconds / windows, peak_mb())
 
 
 def _limit_this_process() -> None:
@@ -123,6 +144,14 @@ def _failed(found: str, expected: str) -> VerificationError:
         found=f"the student's self-test failed: {found}",
         expected=expected,
         next="the version that spoke before goes on; report this release to its publisher",
+    )
+
+
+def _not_run(found: str) -> ResourceError:
+    return ResourceError(
+        found=f"the student's self-test could not be run to its end: {found}",
+        expected="an answer, right or wrong",
+        next="free memory, or mend the installation; the next pull tries it again",
     )
 
 

@@ -11,8 +11,9 @@ from eisv_lumen.device.awareness import GATE, RULES, Cadence, Hears, Spoken, Sta
 from eisv_lumen.device.current import CURRENT, Current
 from eisv_lumen.device.home import Home
 from eisv_lumen.device.journal import Journal
+from eisv_lumen.device.knowledge import Knowledge
 from eisv_lumen.device.probation import Probation
-from eisv_lumen.errors import LumenError, ResourceError, SourceError
+from eisv_lumen.errors import LumenError, ResourceError, SourceError, VerificationError
 from eisv_lumen.rules import Rules
 from eisv_lumen.sensors import AnimaFilter, Readings, to_eisv
 from eisv_lumen.windows import MIN_STATES, WINDOW_LENGTH, Windows
@@ -27,22 +28,24 @@ def open_voice(
     *,
     gate: float = GATE,
     generator: np.random.Generator | None = None,
+    warn: Callable[[str], None] = lambda line: None,
 ) -> Voice:
     """The voice of a student folder, or of the release in a home; the rules where there is neither.
 
     The files are verified before they are opened: a home's by the release's signature, a folder's by its
-    manifest.
+    manifest. Where the release that should speak is damaged, the last good one stands in for it.
 
     Args:
         home: Where the rules' weights and the installed release lie; None forgets what the rules learn.
         student: A student folder that takes the place of the installed release.
         gate: See `Voice`.
         generator: See `Voice`.
+        warn: Told in one line when another release than the installed one has to speak.
     """
     rules, reason = (Rules(), None) if home is None else home.rules()
     model = None
     try:
-        model = _open_model(home, student)
+        model = _open_model(home, student, warn)
     except LumenError as error:
         reason = error.found
     except Exception as error:  # a broken installation of the runtime must not silence the device
@@ -109,7 +112,8 @@ class Service:
         voice: The voice to begin with.
         stride: States between two expressions.
         told: Called with everything that is said.
-        warn: Told in one line when something said cannot be kept; a full disk does not silence the device.
+        warn: Told in one line when something cannot be kept or opened; neither a full disk nor a damaged
+            journal silences the device.
         probation: Started before `voice` was opened, so that a model which takes the process with it is
             counted; None starts one now.
     """
@@ -126,7 +130,7 @@ class Service:
     ) -> None:
         self.home, self.voice, self.told, self.warn = home, voice, told, warn
         self._buffer, self._cadence = StateBuffer(), Cadence(stride)
-        self._journal = Journal(home.journal)
+        self._journal: Journal | None = None
         if probation is None:
             probation = Probation(home, warn)
             probation.start()
@@ -156,8 +160,14 @@ class Service:
         return said
 
     def _keep(self, spoken: Spoken, window: Windows) -> None:
+        """What was said and learned; a journal that could not be opened is tried again each time."""
         try:
+            if self._journal is None:
+                self._journal = Journal(self.home.journal)
             self._journal.append(spoken, window)
+        except ResourceError as error:
+            self.warn(f"not kept: {error.found}")
+        try:
             remember_rules(self.home, self.voice, spoken)
         except ResourceError as error:
             self.warn(f"not kept: {error.found}")
@@ -171,7 +181,7 @@ class Service:
             return  # only its probation has ended
         self.voice.model = None  # two models at once are too much for a small machine
         self._probation.start()
-        self.voice = open_voice(self.home, gate=self.voice.gate)
+        self.voice = open_voice(self.home, gate=self.voice.gate, warn=self.warn)
 
     def _stamp(self) -> tuple[int, int] | None:
         try:
@@ -187,14 +197,36 @@ def remember_rules(home: Home, voice: Voice, spoken: Spoken) -> None:
         home.write("weights.json", voice.rules.to_dict())
 
 
-def _open_model(home: Home | None, student: Path | None) -> Hears | None:
+def _open_model(home: Home | None, student: Path | None, warn: Callable[[str], None]) -> Hears | None:
     if student is not None:
         artifact.verify(student, kind="student")
         folder = student
     elif home is not None:
-        folder = slots.open_current(home, home.trusted()).folder
+        folder = _verified_slot(home, warn)
     else:
         return None
     from eisv_lumen.student import TrajectoryModel
 
     return TrajectoryModel.from_pretrained(folder)
+
+
+def _verified_slot(home: Home, warn: Callable[[str], None]) -> Path:
+    """Folder of the release that speaks, or of the last good one while it is damaged; `current` stays.
+
+    On probation nothing stands in: the damage is the verdict, and one release must not pass for another.
+    """
+    trusted = home.trusted()
+    try:
+        return slots.open_current(home, trusted).folder
+    except (VerificationError, OSError) as error:  # a dying card gives no wrong bytes, but errors
+        current = Current.read(home)
+        entry = None
+        if current.trial is None:
+            entry = slots.last_good(home, current, trusted, Knowledge.read(home).unwanted)
+        if entry is None:
+            raise
+        found = error.found if isinstance(error, VerificationError) else error
+        warn(
+            f"the installed release is damaged ({found}); {entry.version} speaks instead until the next pull"
+        )
+        return home.slots / entry.slot

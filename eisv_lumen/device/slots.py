@@ -74,12 +74,6 @@ def needed_files(manifest: Release) -> dict[str, dict[str, Any]]:
     return {name: manifest.student.files[name] for name in FILES}
 
 
-def current_name(home: Home) -> str | None:
-    """Name of the slot that speaks; None when nothing is installed or `current` is damaged."""
-    speaks = Current.read(home).speaks
-    return speaks.slot if speaks else None
-
-
 def open_slot(home: Home, name: str, trusted: TrustedKeys, seal: str | None = None) -> Slot:
     """A slot with its release, verified.
 
@@ -225,12 +219,19 @@ def go_back(
         if trial is not None and now.trial != trial:
             return None
         left = f"left {now.speaks.version}: {why}" if now.speaks else why
-        usable = [entry for entry in now.last_good if unwanted(entry.version) is None]
-        entry = next((entry for entry in usable if _sound(home, entry, trusted)), None)
+        entry = last_good(home, now, trusted, unwanted)
         back = tuple(other for other in now.back if other != entry)
         found = _speak(entry, back, left) if entry else Current(since=_now(), back=back, left=left)
         found.write(home)
         return found
+
+
+def last_good(
+    home: Home, current: Current, trusted: TrustedKeys, unwanted: Callable[[str], str | None]
+) -> Entry | None:
+    """The release to go back to: the first that is wanted and sound, every byte verified; None: none is."""
+    usable = (entry for entry in current.last_good if unwanted(entry.version) is None)
+    return next((entry for entry in usable if _sound(home, entry, trusted)), None)
 
 
 def return_to(home: Home, slot: Slot) -> None:

@@ -1,5 +1,7 @@
 """A student's repository on a Hub, as the updater asks for it: patiently, by commit, within limits."""
 
+import errno
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +18,9 @@ SPARE_BYTES = 16 * 1024 * 1024
 
 CHUNK_BYTES = 64 * 1024
 """What is lost at most of a download that breaks off."""
+
+SLACK_BYTES = 1024 * 1024
+"""How far a file may outgrow its size before it is cut off; the client writes small files of its own, too."""
 
 
 class Source:
@@ -46,7 +51,7 @@ class Source:
         """The commit that a tag or commit names, and the size of each of its files, in one request.
 
         Raises:
-            VerificationError: What comes back is no commit.
+            VerificationError: What comes back is no commit, or no sizes.
         """
         from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT as SECONDS
 
@@ -63,21 +68,25 @@ class Source:
                 expected="40 hexadecimal digits",
                 next="check that --hub is the address of a Hub",
             )
-        return commit, {file.rfilename: file.size or 0 for file in found.siblings or []}
+        return commit, {file.rfilename: _size(file.rfilename, file.size) for file in found.siblings or []}
 
-    def download(self, commit: str, name: str, folder: Path, *, force: bool = False) -> Path:
+    def download(self, commit: str, name: str, folder: Path, *, largest: int, force: bool = False) -> Path:
         """A file as it is at a commit; a part that lies there already is completed.
 
         Args:
             commit: 40 hex digits.
             name: Path inside the repository.
             folder: Where it goes.
+            largest: Most bytes that it may have, whatever the Hub sends.
             force: Fetch it anew, whatever lies there.
+
+        Raises:
+            VerificationError: The Hub sends more.
         """
         from huggingface_hub import hf_hub_download
 
         def fetch() -> str:
-            with _small_chunks():
+            with _small_chunks(), _no_larger(largest, name):
                 return hf_hub_download(
                     self.repo_id,
                     name,
@@ -89,6 +98,39 @@ class Source:
                 )
 
         return Path(self._retries.call(f"download {name} of {self.repo_id}", fetch))
+
+
+def _size(name: str, size: object) -> int:
+    if not isinstance(size, int) or size < 0:
+        raise VerificationError(
+            found=f"{size!r} as the size of {name[:80]}",
+            expected="a number of bytes",
+            next="check that --hub is the address of a Hub",
+        )
+    return size
+
+
+@contextmanager
+def _no_larger(largest: int, name: str) -> Iterator[None]:
+    """Let the system stop any file that this process writes meanwhile from growing beyond a size.
+
+    The sizes that a Hub announces, with a file too, are promises; only the writer sees what really comes.
+    """
+    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limits = [largest + SLACK_BYTES, *(other for other in (before, hard) if other != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (min(limits), hard))
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        raise VerificationError(
+            found=f"{name} of more than {largest} bytes",
+            expected="a file no larger than announced",
+            next="do not use it; ask its publisher",
+        ) from None
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
 
 
 @contextmanager

@@ -49,6 +49,7 @@ STATES = (
 )
 """Where a pull may be killed, in order; each is announced when it has been reached. `left` comes only where
 what spoke had to go."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ class Updater:
                 running = self._running()
                 if running is None:
                     raise
-                outcome = Outcome("offline", running, f"offline ({error.found}): goes on with {running}")
+                note = f"offline ({error.found}): goes on with {running.version}"
+                outcome = Outcome("offline", running.version, note)
             except LumenError as error:
                 self._remember_result(f"{type(error).__name__}: {error.found}")
                 raise
@@ -167,9 +169,11 @@ class Updater:
             self.report(followed.problem)
         self.at("noticed")
         left = self._leave_unwanted()
-        running = self._running()
+        slot = self._running()
+        running = slot.version if slot else None
+        ours = running if slot and slot.manifest.student.repo_id == settings.repo_id else None
         try:
-            choice = choose(refs.tags, settings, Knowledge.read(self.home), self.home.device_id(), running)
+            choice = choose(refs.tags, settings, Knowledge.read(self.home), self.home.device_id(), ours)
             outcome = self._follow_choice(
                 source, choice, running, None if followed.checked else followed.problem
             )
@@ -208,9 +212,10 @@ class Updater:
             download.files(manifest)
             self.report(f"downloaded {version}, signature and every hash fit")
             measured = self._selftest(incoming, manifest)
-        except VerificationError:
-            # Nothing of it is to be found, and believed to be downloaded already, by the next pull.
-            shutil.rmtree(incoming, ignore_errors=True)
+        except (VerificationError, OSError) as error:
+            # Not to be found, and believed to be downloaded already, by the next pull; nor to fill the disk.
+            if isinstance(error, VerificationError) or error.errno in _FULL:
+                shutil.rmtree(incoming, ignore_errors=True)
             raise
         self.at("tested")
         name = slots.install(self.home, incoming)
@@ -239,10 +244,10 @@ class Updater:
         )
         return measured
 
-    def _running(self) -> str | None:
-        """Version that speaks now; a damaged slot counts as none, so that it is replaced."""
+    def _running(self) -> slots.Slot | None:
+        """What speaks now; a damaged slot counts as none, so that it is replaced."""
         try:
-            return slots.open_current(self.home, self.home.trusted()).version
+            return slots.open_current(self.home, self.home.trusted())
         except LumenError:
             return None
 
@@ -284,7 +289,7 @@ def _full_disk(home: Home) -> Iterator[None]:
     except OSError as error:
         if error.errno not in PLACE_UNUSABLE:
             raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = error.errno in _FULL
         raise ResourceError(
             found=f"{error.filename or home.folder}: {error.strerror}",
             expected="free disk space" if full else "a writable home folder",
