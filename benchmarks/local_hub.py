@@ -1,6 +1,6 @@
 """Measure the local Hub: racing writers, many files, downloads, memory over many requests, and kills.
 
-python -m benchmarks.local_hub --out artifacts/bench-hub.json [--requests 100000]
+python -m benchmarks.local_hub --out artifacts/hub.json [--requests 100000]
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main() -> int:
         1 when anything was lost or damaged.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.local_hub", description=main.__doc__)
-    parser.add_argument("--out", type=Path, default=Path("artifacts/bench-hub.json"))
+    parser.add_argument("--out", type=Path, default=Path("artifacts/hub.json"))
     parser.add_argument(
         "--requests", type=int, default=5_000, help="for the memory's sake (100,000: minutes)"
     )

@@ -3,12 +3,14 @@
 Cards are merged by section: the front matter's keys, the introduction, and everything under a `## ` heading.
 A section that differs from what was published before was edited by a person, and is theirs from then on; its
 name is remembered in a comment at the end of the card, because the next release finds the edited text both
-before and after. Whoever deletes a name from that comment gets the generated section back.
+before and after. What a person writes below that comment moves above it; whoever deletes a name from it gets
+the generated section back.
 """
 
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import yaml
@@ -16,7 +18,7 @@ import yaml
 INTRODUCTION = "introduction"
 _KEY = "front matter: "
 _FRONT_MATTER = re.compile(r"\A---\n(.*?\n)---\n", re.DOTALL)
-_KEPT = re.compile(r"\n*<!-- kept by hand at every release: (\[[^\n]*\]) -->\s*\Z")
+_KEPT = re.compile(r"[ \t]*<!--\s*kept by hand at every release:\s*(\[[^>]*\])\s*-->[ \t]*\n?")
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
 
 Sections = dict[str, str]
@@ -30,18 +32,20 @@ class Merged:
         text: What to publish.
         kept: Names of the sections that are a person's.
         conflicts: Those of them whose generated text has changed since it was edited.
+        dropped: Names of a person's front matter that is not kept, because the card would be unreadable.
     """
 
     text: str
     kept: tuple[str, ...] = ()
     conflicts: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
 
 
 def merge(base: str | None, theirs: str, ours: str) -> Merged:
     """Merge a card with the one on the Hub.
 
     Args:
-        base: What a release published last; None where none did.
+        base: What was published last; empty where nothing was, None where nobody knows.
         theirs: What the Hub has now.
         ours: What was generated for this release.
 
@@ -65,18 +69,26 @@ def merge(base: str | None, theirs: str, ours: str) -> Merged:
     if not kept:
         return Merged(ours)
     text = _joined(chosen, kept)
+    dropped: list[str] = []
     if not _readable(text):
         # What a person made of the front matter does not go with the new one; the Hub would refuse the card.
         body = {name: chunk for name, chunk in chosen.items() if not name.startswith(_KEY)}
         chosen = {**{name: chunk for name, chunk in new.items() if name.startswith(_KEY)}, **body}
-        kept = [name for name in kept if not name.startswith(_KEY)]
+        dropped = [name for name in kept if name.startswith(_KEY)]
+        kept = [name for name in kept if name not in dropped]
         text = _joined(chosen, kept) if kept else ours
-    return Merged(text, tuple(kept), tuple(name for name in conflicts if name in kept))
+    return Merged(text, tuple(kept), tuple(name for name in conflicts if name in kept), tuple(dropped))
+
+
+def generated(card: str) -> str:
+    """What a published card says of itself, without the sections that are a person's."""
+    hand = set(_by_hand(card))
+    return "".join(chunk for name, chunk in split(card).items() if name not in hand)
 
 
 def split(card: str) -> Sections:
     """The sections of a card by name, in order; joined they give the card again, but for blank lines."""
-    card = _KEPT.sub("\n", card.replace("\r\n", "\n"))
+    card = _KEPT.sub("", card.replace("\r\n", "\n"))
     match = _FRONT_MATTER.match(card)
     sections: Sections = {}
     name = ""
@@ -121,12 +133,9 @@ def _in_order(new: Sections, now: Sections) -> list[str]:
 
 
 def _by_hand(card: str) -> Iterable[str]:
-    match = _KEPT.search(card.replace("\r\n", "\n"))
-    try:
-        names = json.loads(match[1]) if match else []
-    except ValueError:
-        return ()
-    return [name for name in names if isinstance(name, str)]
+    for match in _KEPT.finditer(card):
+        with suppress(ValueError):
+            yield from (name for name in json.loads(match[1]) if isinstance(name, str))
 
 
 def _joined(sections: Mapping[str, str], kept: Iterable[str]) -> str:

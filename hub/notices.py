@@ -101,7 +101,8 @@ class NoticeBoard:
                 when somebody else wrote in between.
 
         Returns:
-            What stood before the last attempt, and whether anything was written.
+            What stood when it was last read, and whether this changed it since. After an answer that was
+            lost the change stands in what was read already.
         """
         backoff = self.reader.ask.backoff()
         while True:

@@ -9,7 +9,7 @@ from eisv_lumen.errors import VerificationError
 from eisv_lumen.layouts import STUDENT
 from eisv_lumen.release import ROLES
 from eisv_lumen.versions import Version
-from hub.card_merge import merge
+from hub.card_merge import generated, merge
 from hub.contents import Content, Difference, LocalFile, compare
 from hub.openssf import BUNDLE
 from hub.parallel import Workers
@@ -89,11 +89,18 @@ class Planner:
 
         Raises:
             HubError: The Hub cannot be read.
-            VerificationError: The version exists with other content, or somebody else changed files there.
+            VerificationError: The version exists with other content, a newer one exists, or somebody else
+                changed files there.
         """
         remote = self.reader.remote(repo_id, ROLES[role])
         if self.version.tag in remote.tags:
             return self._tagged(role, repo_id, own, remote)
+        if remote.versions and remote.versions[-1] > self.version:
+            raise VerificationError(
+                found=f"release {remote.versions[-1]} of {repo_id}",
+                expected=f"nothing newer than {self.version}",
+                next="publish under a higher --version; devices never go back to a lower one",
+            )
         tree = self.reader.tree(repo_id, ROLES[role], remote.head)
         plan = RepositoryPlan(role, repo_id, own, own, remote, tree)
         if not plan.payload_difference:
@@ -160,28 +167,32 @@ class Planner:
             return plan
         revision = plan.tagged or plan.remote.head or ""
         theirs = self._text(plan, revision, CARD)
-        same = before.get(CARD) == plan.tree[CARD]
-        old = theirs if same else self._text(plan, base, CARD) if base and CARD in before else None
+        old: str | None = theirs
+        if before.get(CARD) != plan.tree[CARD]:
+            old = None if base is None else self._text(plan, base, CARD) if CARD in before else ""
         merged = merge(old, theirs, card.read().decode("utf-8"))
-        if not merged.kept:
+        if not merged.kept and not merged.dropped:
             return plan
         content = merged.text.encode()
         self.guard(f"{CARD} of {plan.repo_id}", content)
         notes = [f"{CARD}: kept as edited on the Hub: {name}" for name in merged.kept]
         notes += [f"{CARD}: the text generated for it has changed: {name}" for name in merged.conflicts]
+        notes += [f"{CARD}: not kept, the card would be unreadable: {name}" for name in merged.dropped]
         return replace(plan, files={**plan.own, CARD: LocalFile.of(content)}, notes=plan.notes + tuple(notes))
 
     def _released_files(
         self, plan: RepositoryPlan, base: str | None, before: Mapping[str, Content]
     ) -> set[str]:
-        """Files that the last release put there itself, as its manifest says."""
+        """Files that the last release put there itself, as its manifest and the generated card say."""
         if base is None or MANIFEST not in before:
             return set()
         try:
             named = set(json.loads(self._text(plan, base, MANIFEST))["files"])
         except (ValueError, KeyError, TypeError):
             return set()
-        return {MANIFEST} | {name for name in before if name in named or name.startswith(FIGURES)}
+        figures = {name for name in before if name.startswith(FIGURES)}
+        shown = generated(self._text(plan, base, CARD)) if figures and CARD in before else ""
+        return {MANIFEST} | (named & set(before)) | {name for name in figures if name in shown}
 
     def _text(self, plan: RepositoryPlan, commit: str, name: str) -> str:
         content = self.reader.file(plan.repo_id, plan.repo_type, commit, name)
@@ -205,16 +216,7 @@ def plan_release(
 
     Raises:
         HubError: The Hub cannot be read.
-        VerificationError: As for `Planner.repository`; or a newer version is published already.
+        VerificationError: As for `Planner.repository`.
     """
     found = workers.each(lambda role: planner.repository(role, repo_ids[role], files[role]), repo_ids)
-    plans = {plan.role: plan for plan in found}
-    student = plans["student"]
-    newer = [version for version in student.remote.versions if version > planner.version]
-    if newer and student.tagged is None:
-        raise VerificationError(
-            found=f"release {max(newer)} of {repo_ids['student']}",
-            expected=f"nothing newer than {planner.version}",
-            next="publish under a higher --version; devices never go back to a lower one",
-        )
-    return plans
+    return {plan.role: plan for plan in found}

@@ -74,6 +74,7 @@ def publish_release(
         What stands on the Hub; None after a dry run, or where nobody agreed.
     """
     limit_silence()
+    _check_minimum(settings, version)
     repo_ids = {role: settings.repo_id(role) for role in ROLES if role in folders}
     own_base = settings.repo_id("base") if "base" in settings.names else None
     manifests = validate(folders, own_base, key, token, *more_keys)
@@ -142,6 +143,16 @@ def write_record(out: Path, published: Published, endpoint: str, folders: Mappin
             (work.folder / STUDENT.release).write_bytes(published.content)
             (work.folder / STUDENT.signature).write_bytes(published.signature)
             artifact.write_json(work.folder / RECORD, record)
+
+
+def _check_minimum(settings: ReleaseSettings, version: Version) -> None:
+    """A device that knew such a release could not even stay with it."""
+    if Version.parse(settings.minimum_version) > version:
+        raise ConfigurationError(
+            found=f"release.minimum_version {settings.minimum_version} for version {version}",
+            expected="the version itself, or an older one",
+            next="lower release.minimum_version in the recipe, or publish a higher --version",
+        )
 
 
 def _check_token(token: str | None) -> None:

@@ -1,6 +1,5 @@
 """A publisher's patience with a Hub that does not always answer: again, later each time, but not for ever."""
 
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,26 +8,22 @@ from typing import TypeVar
 from eisv_lumen import retry
 from eisv_lumen.errors import HubError
 from eisv_lumen.hub_client import HubUnreachableError
+from hub.transport import ended_within
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long a publisher tries.
+class Patience(retry.Patience):
+    """How long a publisher tries: a person is waiting, and half a release helps nobody.
 
-    Attributes:
-        attempts: How often one thing is tried.
-        offline: How often where no connection can be made at all.
-        first: Mean wait in seconds before the second attempt; doubled with each further one.
-        most: Longest wait in seconds, also where the Hub asks for more (Retry-After).
-        seconds: Time for one request that sends no files.
+    `most` holds also where the Hub asks for more (Retry-After); `seconds` is the time for one request that
+    sends no files.
     """
 
     attempts: int = 7
     offline: int = 3
     first: float = 0.5
-    most: float = 60.0
     seconds: float = 60.0
 
 
@@ -50,13 +45,10 @@ class Backoff:
             error: Why the last one failed; raised again where it was the last one allowed.
         """
         self.failures += 1
-        offline = isinstance(error, HubUnreachableError) and error.offline
-        if self.failures >= (self.patience.offline if offline else self.patience.attempts):
+        seconds = self.patience.wait(error, self.failures)
+        if seconds is None:
             raise error
-        # Jitter: clients that failed together do not come back together.
-        seconds = self.patience.first * 2 ** (self.failures - 1) * random.uniform(0.5, 1.5)
-        asked = error.retry_after if isinstance(error, HubUnreachableError) else None
-        seconds = min(self.patience.most, max(seconds, asked or 0.0))
+        seconds = min(self.patience.most, seconds)
         self.report(f"{error.found.splitlines()[0]}: again in {seconds:.1f} s")
         time.sleep(seconds)
 
@@ -108,7 +100,8 @@ class Asking:
             HubError: The Hub refused.
         """
         patience = retry.Patience(attempts=1, seconds=self.patience.seconds + extra_seconds)
-        return retry.Retries(self.endpoint, patience).call(what, request)
+        with ended_within(patience.seconds):
+            return retry.Retries(self.endpoint, patience).call(what, request)
 
     def backoff(self) -> Backoff:
         """The waits between attempts at one thing."""

@@ -41,8 +41,8 @@ def main() -> None:
         return
     print(f"{version} of {repo_id}: from {before:.0%} to {share:.0%} of all devices", flush=True)
     if agreed(arguments):
-        stood, _ = board.write(f"Roll {version} out to {share:g}", change)
-        print(f"notice {stood.notices.sequence + 1} signed by {key.key_id}", flush=True)
+        stood, wrote = board.write(f"Roll {version} out to {share:g}", change)
+        print(f"notice {stood.notices.sequence + int(wrote)} signed by {key.key_id}", flush=True)
 
 
 def check_share(share: float) -> float:

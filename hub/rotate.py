@@ -56,8 +56,8 @@ def main() -> None:
         print(f"keys of {repo_id}: from {_listed(stands.trusted)} to {_listed(keys)}", flush=True)
         if not agreed(arguments):
             return
-        stood, _ = board.write("Change the keys", change)
-        print(f"key set {stood.keys_sequence + 1} signed by {old.key_id}", flush=True)
+        stood, wrote = board.write("Change the keys", change)
+        print(f"key set {stood.keys_sequence + int(wrote)} signed by {old.key_id}", flush=True)
     if arguments.public:
         write_trusted(arguments.public, keys)
         print(f"for devices that are set up from now on: {arguments.public}", flush=True)

@@ -1,6 +1,10 @@
 """Time limits for the Hub client's connections: of itself it waits for ever for a server that went silent."""
 
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from huggingface_hub.utils import _http as _client_http
@@ -8,7 +12,9 @@ from huggingface_hub.utils import _http as _client_http
 SECONDS = 60.0
 """Longest silence of a server, in the middle of an answer too."""
 
+_BLOCK = 1 << 16
 _MARK = "_limited"
+_END: ContextVar[float] = ContextVar("end", default=math.inf)
 _http: Any = _client_http  # other names in other versions
 
 
@@ -28,19 +34,62 @@ def limit_silence(seconds: float = SECONDS) -> None:
             _http.set_client_factory(_marked(lambda: _limited_client(make(), seconds)))
 
 
+@contextmanager
+def ended_within(seconds: float) -> Iterator[None]:
+    """Give up every answer to this thread that is not whole by then.
+
+    An answer that drips in byte by byte is never silent for long. One that the client streams to a file is
+    not ended: a large file takes its time.
+    """
+    token = _END.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _END.reset(token)
+
+
 def _limited_session(session: Any, seconds: float) -> Any:
-    def send_in_time(request: Any, **options: Any) -> Any:
-        return type(session).send(
-            session, request, **{**options, "timeout": options.get("timeout") or seconds}
-        )
+    def send_in_time(request: Any, stream: bool = False, **options: Any) -> Any:
+        options["timeout"] = options.get("timeout") or seconds
+        response = type(session).send(session, request, stream=True, **options)
+        if not stream:
+            # As it comes in: the stream's own blocks are waited for until they are full.
+            parts = iter(lambda: response.raw.read1(_BLOCK, decode_content=True) or b"", b"")
+            response.raw.stream = lambda *_, **__: _in_time(parts)
+            with _closed_on_failure(response):
+                _ = response.content  # read now, and what fails is worded by the client
+        return response
 
     session.send = send_in_time
     return session
 
 
 def _limited_client(client: Any, seconds: float) -> Any:
-    client.timeout = seconds
+    def send_in_time(request: Any, *, stream: bool = False, **options: Any) -> Any:
+        response = type(client).send(client, request, stream=True, **options)
+        if not stream:
+            with _closed_on_failure(response):
+                response._content = b"".join(_in_time(response.iter_bytes()))
+        return response
+
+    client.timeout, client.send = seconds, send_in_time
     return client
+
+
+@contextmanager
+def _closed_on_failure(response: Any) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        response.close()
+        raise
+
+
+def _in_time(parts: Iterable[bytes]) -> Iterator[bytes]:
+    for part in parts:
+        if time.monotonic() > _END.get():
+            raise TimeoutError("an answer that takes too long")
+        yield part
 
 
 def _marked(factory: Callable[[], Any]) -> Callable[[], Any]:

@@ -42,8 +42,8 @@ def main() -> None:
         return
     print(f"{what}: {'is no longer yanked' if arguments.undo else f'yanked: {reason}'}", flush=True)
     if agreed(arguments):
-        before, _ = board.write(f"{'Undo yank of' if arguments.undo else 'Yank'} {version}", change)
-        print(f"notice {before.notices.sequence + 1} signed by {key.key_id}", flush=True)
+        stood, wrote = board.write(f"{'Undo yank of' if arguments.undo else 'Yank'} {version}", change)
+        print(f"notice {stood.notices.sequence + int(wrote)} signed by {key.key_id}", flush=True)
 
 
 def check_published(tags: frozenset[str], version: str, repo_id: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hub.card_merge import merge, split
+from hub.card_merge import generated, merge, split
 
 FIRST = """---
 license: apache-2.0
@@ -78,6 +78,27 @@ def test_the_generated_section_comes_back_when_its_name_is_taken_out_of_the_comm
     assert merge(published, released, SECOND).text == SECOND
 
 
+@pytest.mark.parametrize("below", ["\n## Thanks\n\nTo my dog.\n", "To my dog.\n", " To my dog."])
+def test_what_was_kept_stays_kept_when_a_person_writes_below_the_comment(below):
+    theirs = edited(FIRST, ("Measured on 387 windows.", "Do not use it for cats."))
+    published = merge(FIRST, theirs, SECOND).text
+    for number in range(3):
+        merged = merge(published, published + (below if number == 0 else ""), SECOND.replace("410", "500"))
+        assert "for cats" in merged.text and "To my dog." in merged.text and "500" not in merged.text
+        assert merged.text.count("kept by hand") == 1 and merged.text.rstrip().endswith("-->")
+        published = merged.text
+
+
+def test_the_names_of_several_comments_count_and_one_is_left():
+    one = merge(FIRST, edited(FIRST, ("Apache.", "Be kind.")), SECOND).text
+    other = edited(
+        one, ("Hears shapes well.", 'Mine.\n\n<!-- kept by hand at every release: ["introduction"] -->')
+    )
+    merged = merge(other, other, SECOND.replace("410", "500"))
+    assert merged.kept == ("introduction", "Licence") and merged.text.count("kept by hand") == 1
+    assert "Mine." in merged.text and "Be kind." in merged.text and "500" in merged.text
+
+
 def test_sections_added_and_removed_by_a_person_stay_so():
     theirs = edited(FIRST, ("## Licence", "## Who uses it\n\nTwo lamps.\n\n## Licence"))
     theirs = edited(theirs, ("## Limits\n\nMeasured on 387 windows.\n\n", ""))
@@ -108,7 +129,15 @@ def test_front_matter_that_would_not_be_readable_is_generated_anew():
     theirs = edited(FIRST, ("license: apache-2.0", "license: [apache-2.0"), ("Apache.", "Be kind."))
     merged = merge(FIRST, theirs, SECOND)
     assert merged.text.startswith("---\nlicense: apache-2.0\n") and "Be kind." in merged.text
-    assert merged.kept == ("Licence",)
+    assert merged.kept == ("Licence",) and merged.dropped == ("front matter: license",)
+
+
+def test_front_matter_of_a_person_that_makes_the_card_unreadable_is_told():
+    theirs = edited(FIRST, ("- lumen\n", "- lumen\n- my-tag\n"), ("---\n\n#", "note: a: b\n---\n\n#"))
+    merged = merge(FIRST, theirs, SECOND)
+    assert merged.text == SECOND and merged.kept == ()
+    assert set(merged.dropped) == {"front matter: tags", "front matter: note"}
+    assert merge(FIRST, edited(FIRST, ("Apache.", "Be kind.")), SECOND).dropped == ()
 
 
 def test_keys_that_a_person_deleted_come_back_because_the_hub_needs_them():
@@ -120,6 +149,18 @@ def test_where_no_release_was_before_the_new_card_replaces_its_namesakes_only():
     merged = merge(None, theirs, FIRST)
     assert "Thanks" in merged.text and "to all" in merged.text
     assert "Old words" not in merged.text and "387" in merged.text
+
+
+def test_all_of_a_card_that_a_person_began_is_theirs():
+    theirs = "---\nlicense: mit\n---\n\n# Mine\n\nFor a year.\n\n## Limits\n\nNot for cats.\n"
+    merged = merge("", theirs, FIRST)
+    assert all(words in merged.text for words in ("license: mit", "For a year.", "Not for cats.", "Apache."))
+    assert "387" not in merged.text and "Limits" in merged.conflicts
+
+
+def test_what_a_person_kept_is_no_generated_text():
+    published = merge(FIRST, edited(FIRST, ("Apache.", "Be kind.")), SECOND).text
+    assert "410" in generated(published) and "Be kind." not in generated(published)
 
 
 def test_a_heading_in_code_is_no_section_and_equal_headings_are_told_apart():

@@ -10,6 +10,7 @@ from eisv_lumen import release
 from eisv_lumen.device.home import Home
 from eisv_lumen.device.updater import Updater
 from eisv_lumen.errors import ConfigurationError, LumenError, VerificationError
+from eisv_lumen.hub_client import HubUnreachableError
 from eisv_lumen.notices import BRANCH, NOTICES, KeySet, Notices, keys_path
 from eisv_lumen.signing import SigningKey, TrustedKeys
 from hub import history, rollout, rotate, yank
@@ -163,6 +164,25 @@ class TestYank:
         board = board_of(Lost(endpoint=hub.url, token=hub.token), settings)
         board.write("once", rollout.change_share(settings.repo_id("student"), "0.1.0", 0.25, KEY))
         assert commits(api, settings) == ["once"]
+
+    def test_after_a_lost_answer_the_number_that_stands_is_told(
+        self, api, settings, folders, run, tmp_path, monkeypatch
+    ):
+        publish(api, settings, folders)
+        sound = NoticeBoard._commit
+        lost: list[str] = []
+
+        def lose(board: NoticeBoard, title: str, *args: object) -> None:
+            sound(board, title, *args)
+            if title not in lost:
+                lost.append(title)
+                raise HubUnreachableError(found="no answer", expected="one", next="again")
+
+        monkeypatch.setattr(NoticeBoard, "_commit", lose)
+        assert "notice 1 signed" in run(yank, "0.1.0", "--reason", "x")
+        assert "notice 2 signed" in run(rollout, "0.1.0", "0.5")
+        assert "key set 1 signed" in run(rotate, "--new-key", tmp_path / "second")
+        assert len(lost) == 3
 
 
 class TestRollout:

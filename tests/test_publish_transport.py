@@ -1,8 +1,10 @@
 """A Hub that goes silent, or answers in the middle of nowhere, is given up in time."""
 
+import contextlib
 import socket
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from huggingface_hub import HfApi
@@ -11,6 +13,7 @@ from huggingface_hub.utils import get_session
 from eisv_lumen.hub_client import HubUnreachableError
 from hub import transport
 from hub.parallel import Workers
+from hub.remote import Reader
 from hub.retry import Asking, Patience
 
 
@@ -56,6 +59,59 @@ def test_silence_ends_in_every_thread(silent, monkeypatch, workers):
     started = time.monotonic()
     with Workers(workers) as threads, pytest.raises(HubUnreachableError):
         threads.each(lambda repo: asking("read", lambda: api.list_repo_refs(repo)), ["a/b", "a/c"])
+    assert time.monotonic() - started < 30
+
+
+@pytest.fixture
+def dripping():
+    """A server that begins to answer at once and then sends one byte after the other, for a minute."""
+
+    class Drip(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "1200")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for _ in range(1200):
+                    self.wfile.write(b"x")
+                    time.sleep(0.05)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Drip)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("what", ["a file", "refs"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_answer_that_drips_ends_in_every_thread(dripping, monkeypatch, workers, what):
+    fresh_client(monkeypatch)
+    transport.limit_silence()
+    reader = Reader(
+        HfApi(endpoint=dripping, token="hf_x"), Asking(dripping, patience=Patience(attempts=1, seconds=0.5))
+    )
+
+    def read(repo: str) -> object:
+        return reader.file(repo, "model", "0" * 40, "x") if what == "a file" else reader.remote(repo, "model")
+
+    started = time.monotonic()
+    with Workers(workers) as threads, pytest.raises(HubUnreachableError):
+        threads.each(read, ["a/b", "a/c"])
+    assert time.monotonic() - started < 30
+
+
+def test_the_newer_client_gives_up_an_answer_that_drips(dripping):
+    httpx = pytest.importorskip("httpx")
+    started = time.monotonic()
+    with transport._limited_client(httpx.Client(), 60.0) as client:
+        with transport.ended_within(0.5), pytest.raises(TimeoutError):
+            client.get(dripping)
+        with client.stream("GET", dripping) as response:
+            assert next(response.iter_raw()).startswith(b"x")
     assert time.monotonic() - started < 30
 
 
