@@ -265,7 +265,7 @@ class FixedLogits(torch.nn.Module):
         return SimpleNamespace(logits=self.logits.expand(len(input_ids), logits_to_keep, -1))
 
 
-@pytest.mark.parametrize(("impossible", "purity"), [(0.004, 0.0), (0.004, 0.1), (1e-4, 0.1)])
+@pytest.mark.parametrize(("impossible", "purity"), [(0.004, 0.0), (0.004, 0.1), (1e-5, 0.1)])
 def test_impossible_tokens_are_driven_out_until_they_are_negligible(tmp_path, impossible, purity):
     model = FixedLogits(torch.tensor([0.6, 0.4, impossible / 2, impossible / 2]).log())
     trainer = TargetTrainer(
