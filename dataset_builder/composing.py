@@ -91,9 +91,9 @@ class Composition:
             with converging(self.settings.seed) as converged:
                 self._read(sources, timezone, columns)
                 rules = converged()
-        self._cut()
         # The published rows' texts are half of the work, and keep a second core busy.
         with Beside(self._write_legacy) as published:
+            self._cut()
             published.finish(self._write_splits(rules))
 
     def _write_splits(self, rules: Rules) -> list[Rows]:
@@ -171,10 +171,9 @@ class Composition:
             )
 
     def _cut_device(self, content: Content, name: str, recorded: Recorded, plan: Plan) -> None:
-        observed, series = content.observed, recorded.series
-        listener = Listener(observed) if observed is not None and len(observed) else None
+        series = recorded.series
         cut = [(scale, list(stretches(scale, plan))) for scale in recorded.scales]
-        device = Device(content, name, recorded, cut, listener)
+        device = Device(content, name, recorded, cut, _listener(content))
         usable = [stretch.stop - stretch.start for stretch in stretches(device.native, plan)]
         content.report.drop("state between two splits", len(series) - sum(usable))
         short = sum(length for length in usable if length < self.settings.length)
@@ -265,23 +264,24 @@ class Composition:
         for content in self.contents:
             for batch in content.legacy() if content.legacy else ():
                 legacy.copy(pa.Table.from_batches([batch]))
-        for device in self.devices:
-            if not device.content.legacy:
-                self._write_native(legacy, device)
+        for content in self.contents:
+            for series in content.devices.values():
+                if len(series) and not content.legacy:
+                    self._write_native(legacy, Scale(NATIVE, series.step, series), _listener(content))
         self._show_synthetic(legacy, shown())
         legacy.close()
 
-    def _write_native(self, legacy: LegacyWriter, device: Device) -> None:
-        for batch in batches(device.native, whole(device.native.series), self.settings):
+    def _write_native(self, legacy: LegacyWriter, native: Scale, listener: Listener | None) -> None:
+        for batch in batches(native, whole(native.series), self.settings):
             legacy.add(
                 legacy_columns(
                     batch.row_times,
                     batch.row_states,
                     batch.at,
                     classify(batch.windows(), rules="published"),
-                    device.listener.within(batch) if device.listener else {},
+                    listener.within(batch) if listener else {},
                     provenance=REAL,
-                    cadence=device.native.cadence,
+                    cadence=native.cadence,
                 )
             )
 
@@ -358,6 +358,11 @@ class Composition:
 
 def _beside(folder: Path) -> Path:
     return folder.with_name(folder.name + "-scales")
+
+
+def _listener(content: Content) -> Listener | None:
+    """Places what was said while a source was recorded; None where nothing was."""
+    return Listener(content.observed) if content.observed is not None and len(content.observed) else None
 
 
 def _heard(device: Device, scale: Scale, batch: Batch) -> Heard:

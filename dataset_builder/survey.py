@@ -16,7 +16,7 @@ from eisv_lumen.windows import Windows
 
 RESOLUTION = 1e-3
 """Noise at the level of the sensors' resolution, put on every state to see whether labels stand."""
-_SAMPLE = 20_000
+_SAMPLE = 10_000
 """Windows whose labels are tried under noise."""
 _PRUNE = 4
 
