@@ -83,6 +83,8 @@ class Download:
                 release.check_file(self._fetch(name, entry["size"], force=True), name, entry)
         self.at("downloaded")
         shutil.rmtree(self.folder / ".cache", ignore_errors=True)
+        for path in self.folder.rglob("tmp_*"):  # the client's own, left where it was killed in between
+            path.unlink()
         slots.verify_slot(self.folder, self.home.trusted())
         self.at("verified")
 
