@@ -1,5 +1,6 @@
 """What a careless or unlucky user does to the builder: nothing leaks, doubles, or ends in a traceback."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -23,6 +24,17 @@ from model_cards.cards import dataset_configs
 
 from .test_dataset_builder import ROOT, SMOKE, START, swinging, write_database, write_log
 
+# What a build leaves on the disk, in its order: where it is killed.
+KILL_AT = (
+    ".out.work-*",
+    ".out.work-*/scratch/states/1",
+    ".out.work-*/folder/data/legacy/*",
+    ".out.work-*/scratch/shapes",
+    ".out.work-*/folder/data/windows/*",
+    ".out.work-*/folder/plan.json",
+    ".out.work-*/folder/metrics.json",
+)
+
 FULL = DatasetSettings(**{**vars(SMOKE), "train": TrainSettings(windows=None)})
 
 
@@ -43,6 +55,13 @@ def assert_apart(folder, decimals=3):
     for one, other in combinations(SPLITS, 2):
         assert not moments[one] & moments[other]
         assert len(values[one] & values[other]) <= 0.002 * len(values[other])
+
+
+def appeared(folder, pattern, since):
+    """Whether a path of this pattern is there that changed after ``since`` [ns]."""
+    with contextlib.suppress(FileNotFoundError):  # renamed while it is looked at
+        return any(path.stat().st_ctime_ns > since for path in folder.glob(pattern))
+    return False
 
 
 def assert_nothing_twice(folder):
@@ -187,9 +206,11 @@ def test_a_build_killed_anywhere_leaves_the_old_dataset_and_goes_through_when_ru
     command = [sys.executable, "-m", "dataset_builder.build", "--source", str(lumen / "later.db")]
     command += ["--source", str(log), "--config", str(smoke), "--out", str(tmp_path / "out")]
     killed = 0
-    for wait in np.linspace(0.2, 1.6, 8):
+    for mark in KILL_AT:  # by what is on the disk, so that any machine is hit at the same places
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(wait)
+        begun = time.time_ns()
+        while process.poll() is None and not appeared(tmp_path, mark, begun):
+            time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
         artifact.verify(tmp_path / "out", kind="dataset")

@@ -555,7 +555,7 @@ def test_a_simulated_bus_that_hangs_does_not_hold_up_the_recording(bus, monkeypa
     begin = time.monotonic()
     assert sensors.read() == {"ambient_temp_c": 21.5, "humidity_pct": 41.0}
     assert [sensors.read() for _ in range(50)] == [{}] * 50
-    assert time.monotonic() - begin < 1.0
+    assert time.monotonic() - begin < 50 * i2c.PATIENCE / 2  # waited for once, not at each reading
     assert len(told) == 1 and "hangs" in told[0]
     free.set()
     sensors._reader.join(10)
