@@ -32,7 +32,7 @@ from eisv_lumen.vocabulary import MAX_TOKENS, PATTERNS, SHAPE_ID, WORD_ID
 STATES, EXPRESSIONS, EVENTS = "state_history", "primitive_history", "trajectory_events"
 SAME_UTTERANCE_S = 2.0
 """The same tokens in two tables at most so many seconds apart were said once."""
-_CHUNK, _FETCHED = 1 << 14, 1 << 9
+_CHUNK, _FETCHED = 1 << 13, 1 << 9
 _IN_HISTORY = ("timestamp", "tokens", "category_pattern", "score", "feedback_signals", "shape")
 _IN_EVENTS = (
     "timestamp",
@@ -92,25 +92,73 @@ class Utterance:
     feedback: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class StateRows:
+    """N rows of states, as they are stored.
+
+    Attributes:
+        times: N texts, a NUL between two.
+        anima: `[N, 4]`, NaN where there is no number.
+        sensors: N texts where a dimension is lacking, else none.
+        lacking: Anima dimensions that the database does not hold.
+    """
+
+    times: bytes
+    anima: np.ndarray
+    sensors: Sequence[object]
+    lacking: tuple[str, ...]
+
+
+class StateReader:
+    """Makes states of what is stored; rows have to come in their order.
+
+    Args:
+        zone: Time zone of times that name none.
+        report: Receives what was dropped.
+        site_pressure: Usual pressure of the place in hPa, for a stability computed from sensors.
+    """
+
+    def __init__(self, zone: tzinfo, report: LogReport, *, site_pressure: float = STANDARD_PRESSURE) -> None:
+        self._zone, self._report = zone, report
+        self._body = _FromSensors(site_pressure, report)
+
+    def read(self, rows: StateRows) -> tuple[np.ndarray, np.ndarray]:
+        """Times `[n]` in seconds and anima states `[n, 4]` in [0, 1].
+
+        Rows without a readable time or a possible state are left out and counted.
+        """
+        times, anima = parse_times(rows.times.decode("utf-8", "replace").split("\0"), self._zone), rows.anima
+        if rows.lacking:
+            anima = self._body.completed(times, anima, rows.sensors, rows.lacking)
+        usable = self._usable(times, anima)
+        return times[usable], anima[usable]
+
+    def _usable(self, times: np.ndarray, anima: np.ndarray) -> np.ndarray:
+        """`[n]` bool: rows with a time and a possible state; the others are counted."""
+        timed, given = ~np.isnan(times), ~np.isnan(anima).any(axis=1)
+        with np.errstate(invalid="ignore"):
+            possible = ((anima >= 0) & (anima <= 1)).all(axis=1)
+        self._report.drop("unreadable time", int((~timed).sum()))
+        self._report.drop("no value", int((timed & ~given).sum()))
+        self._report.drop("impossible state", int((timed & given & ~possible).sum()))
+        return timed & given & possible
+
+
 class AnimaDatabase:
     """An `anima.db`, one read-only snapshot of it for as long as the context lasts.
 
     Args:
         path: The database.
-        zone: Time zone of the naive times in its history tables; its event times are UTC.
+        zone: Time zone of the naive times of its expressions; its event times are UTC.
         report: Receives what was read and what was dropped.
-        site_pressure: Usual pressure of the place in hPa, for a stability computed from sensors.
 
     Raises:
         SourceError: On entering, while reading or on leaving: it is no SQLite database, is damaged, has no
             usable `state_history`, or was changed while it was read.
     """
 
-    def __init__(
-        self, path: Path, zone: tzinfo, report: LogReport, *, site_pressure: float = STANDARD_PRESSURE
-    ) -> None:
+    def __init__(self, path: Path, zone: tzinfo, report: LogReport) -> None:
         self._path, self._zone, self._report = Path(path), zone, report
-        self._site_pressure = site_pressure
         self._unwatched: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
@@ -134,24 +182,17 @@ class AnimaDatabase:
                 next="run the same command again",
             )
 
-    def states(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Times `[n]` in seconds and anima states `[n, 4]` in [0, 1], chunk by chunk in rowid order.
-
-        Rows without a readable time or a possible state are left out and counted.
-        """
-        body = _FromSensors(self._site_pressure, self._report) if self._lacking else None
-        columns = ["NULL" if name in self._lacking else name for name in ANIMA] + ["sensors"] * bool(body)
+    def rows(self) -> Iterator[StateRows]:
+        """The recorded states as they are stored, chunk by chunk in rowid order."""
+        columns = ["NULL" if name in self._lacking else name for name in ANIMA]
+        columns += ["sensors"] * bool(self._lacking)
         with self._readable():
             cursor = self._connection.execute(
                 f"SELECT timestamp, {', '.join(columns)} FROM {STATES} ORDER BY rowid"
             )
-            for texts, anima, sensors in _chunks(cursor):
-                self._report.rows += len(texts)
-                times = parse_times(texts, self._zone)
-                if body:
-                    anima = body.completed(times, anima, sensors, self._lacking)
-                usable = self._usable(times, anima)
-                yield times[usable], anima[usable]
+            for times, anima, sensors in _chunks(cursor):
+                self._report.rows += len(anima)
+                yield StateRows(times, anima, sensors, self._lacking)
 
     def observed(self) -> Observed:
         """Expressions of the history, and those that only the trajectory events hold, in order of time."""
@@ -185,16 +226,6 @@ class AnimaDatabase:
             self._report.notes.append(f"no {', '.join(lacking)} in {STATES}: computed from the sensors")
         return lacking
 
-    def _usable(self, times: np.ndarray, anima: np.ndarray) -> np.ndarray:
-        """`[n]` bool: rows with a time and a possible state; the others are counted."""
-        timed, given = ~np.isnan(times), ~np.isnan(anima).any(axis=1)
-        with np.errstate(invalid="ignore"):
-            possible = ((anima >= 0) & (anima <= 1)).all(axis=1)
-        self._report.drop("unreadable time", int((~timed).sum()))
-        self._report.drop("no value", int((timed & ~given).sum()))
-        self._report.drop("impossible state", int((timed & given & ~possible).sum()))
-        return timed & given & possible
-
     def _utterances(
         self, table: str, columns: tuple[str, ...], zone: tzinfo
     ) -> list[tuple[_Names, Utterance]]:
@@ -208,7 +239,7 @@ class AnimaDatabase:
             return []
         chosen = ", ".join(name if name in present else "NULL" for name in columns)
         rows = self._connection.execute(f"SELECT {chosen} FROM {table} ORDER BY rowid").fetchall()
-        times = parse_times(_texts([row[0] for row in rows]), zone)
+        times = parse_times([_text(row[0]) for row in rows], zone)
         found = []
         for time, (_, tokens, pattern, score, signals, shape) in zip(times.tolist(), rows, strict=True):
             names, asked = read_tokens(tokens)
@@ -340,22 +371,22 @@ def _not_held(
     return fresh
 
 
-def _chunks(cursor: sqlite3.Cursor) -> Iterator[tuple[list[str], np.ndarray, list[Any]]]:
+def _chunks(cursor: sqlite3.Cursor) -> Iterator[tuple[bytes, np.ndarray, list[Any]]]:
     """Times as texts, anima states `[n, 4]` and sensors, if selected, of the next rows.
 
     Rows are fetched and converted few at a time, while they are in the processor's cache.
     """
-    texts, anima, sensors = list[str](), list[np.ndarray](), list[Any]()
+    times, anima, sensors = list[bytes](), list[np.ndarray](), list[Any]()
     while True:
         rows = cursor.fetchmany(_FETCHED)
         if rows:
-            times, *columns = zip(*rows, strict=True)
-            texts += _texts(times)
+            texts, *columns = zip(*rows, strict=True)
+            times.append(_joined(texts))
             anima.append(np.stack([_reals(column) for column in columns[: len(ANIMA)]], axis=1))
             sensors += chain.from_iterable(columns[len(ANIMA) :])
-        if texts and (not rows or len(texts) >= _CHUNK):
-            yield texts, np.concatenate(anima), sensors
-            texts, anima, sensors = [], [], []
+        if times and (not rows or len(times) * _FETCHED >= _CHUNK):
+            yield b"\0".join(times), np.concatenate(anima), sensors
+            times, anima, sensors = [], [], []
         if not rows:
             return
 
@@ -382,13 +413,15 @@ def _real(value: Any) -> float:
         return math.nan
 
 
-def _texts(column: Sequence[object]) -> list[str]:
-    """The values as texts; a column of nothing but texts is decoded at once."""
+def _joined(column: Sequence[object]) -> bytes:
+    """The values as texts, a NUL between two."""
     try:
-        texts = b"\0".join(column).decode("utf-8", "replace").split("\0")  # type: ignore[arg-type]
+        texts = b"\0".join(column)  # type: ignore[arg-type]
+        if texts.count(b"\0") == len(column) - 1:
+            return texts
     except TypeError:
-        return [_text(value) for value in column]
-    return texts if len(texts) == len(column) else [_text(value) for value in column]
+        pass
+    return b"\0".join(_text(value).replace("\0", " ").encode() for value in column)
 
 
 def _text(value: object) -> str:

@@ -5,17 +5,21 @@
 """
 
 import contextlib
+import fcntl
 import multiprocessing
 import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, Self
 
 from eisv_lumen.errors import LumenError, ResourceError
+
+_AHEAD = 1 << 20
+"""Bytes of items that lie ready; as much as Linux gives every user."""
 
 Receive = Callable[[], Any]
 Work = Callable[[Receive], Any]
@@ -68,6 +72,30 @@ class Beside:
             kind, positional, named = failed
             raise kind(*positional, **named)
         return result
+
+
+def ahead(items: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+    """The items, which a process of its own makes while those before are worked on.
+
+    Raises:
+        LumenError: As the making of an item raised it; all else as of `Beside.finish`.
+    """
+    here, there = multiprocessing.get_context("fork").Pipe(duplex=False)
+    with contextlib.suppress(OSError, AttributeError):  # a few items lie ready, where the system allows
+        fcntl.fcntl(there.fileno(), fcntl.F_SETPIPE_SZ, _AHEAD)
+
+    def make(_: Receive) -> None:
+        here.close()
+        for item in items():
+            there.send(item)
+        there.close()
+
+    with here, Beside(make) as beside:
+        there.close()  # the other process holds its other end: it ends with that
+        with contextlib.suppress(EOFError):
+            while True:
+                yield here.recv()
+        beside.finish()
 
 
 def _run(work: Work, there: Connection, here: Connection) -> None:

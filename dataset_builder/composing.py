@@ -21,6 +21,7 @@ from dataset_builder.cutting import (
     stretches,
     whole,
     window_count,
+    with_shapes,
 )
 from dataset_builder.growth import Held, Parent, joined
 from dataset_builder.labelling import Heard, Listener, converging, taught
@@ -183,22 +184,21 @@ class Composition:
     def _spans(self, device: Device) -> list[tuple[float, float]]:
         return self.parent.spans(device.source, device.name) if self.parent else []
 
-    def _batches(self) -> Iterator[tuple[Device, Scale, Batch]]:
+    def _batches(self) -> Iterator[tuple[tuple[Device, Scale], Batch]]:
         for device in self.devices:
             for scale, found in device.cut:
                 for batch in batches(scale, found, self.settings):
-                    yield device, scale, batch
+                    yield (device, scale), batch
 
     def _survey(self) -> tuple[Survey, np.ndarray, list[tuple[float, int, np.ndarray, float]]]:
         survey = Survey(self.settings, sum(device.windows(self.settings) for device in self.devices))
         priorities = Priorities(self.settings.seed)
         learned = list[tuple[float, int, np.ndarray, float]]()
-        for device, scale, batch in self._batches():
-            windows = batch.windows()
-            shapes, heard = classify(windows), _heard(device, scale, batch)
+        for (device, scale), batch, shapes in with_shapes(self._batches()):
+            heard = _heard(device, scale, batch)
             self._shapes.append(shapes)
             kind = Kind(batch.stretch.split, device.source, scale.name)
-            survey.add(kind, windows, shapes, priorities.draw(heard.any))
+            survey.add(kind, batch.windows(), shapes, priorities.draw(heard.any))
             if batch.stretch.split == TRAIN:
                 for row in np.flatnonzero(~np.isnan(heard.scores)).tolist():
                     ended = float(batch.times[row, -1])
@@ -211,7 +211,7 @@ class Composition:
             self._generator(303),
             self._shapes.all(),
         )
-        for device, scale, batch in self._batches():
+        for (device, scale), batch in self._batches():
             heard = _heard(device, scale, batch)
             kind = Kind(batch.stretch.split, device.source, scale.name)
             kept = np.flatnonzero(survey.kept(kind, next(shapes), priorities.draw(heard.any)))

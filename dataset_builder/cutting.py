@@ -1,9 +1,10 @@
 """Real windows: the states of a device at several time scales, divided by its plan, cut batch by batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,7 +12,10 @@ from dataset_builder.binning import binned
 from dataset_builder.configuration import NATIVE, DatasetSettings, scale_cadence
 from dataset_builder.splits import PURGED, Plan
 from dataset_builder.spool import Spooled
-from eisv_lumen.windows import Windows
+from eisv_lumen.shapes import classify
+from eisv_lumen.windows import Windows, concatenate
+
+Origin = TypeVar("Origin")
 
 BATCH = 4096
 """Windows worked on at once."""
@@ -150,6 +154,30 @@ def batches(scale: Scale, within: Sequence[Stretch], settings: DatasetSettings) 
             following_end = times[np.minimum(following, len(times) - 1)]
             until = np.where(known, np.minimum(listens, following_end), listens)
             yield Batch(times, states, at, until, stretch)
+
+
+def with_shapes(found: Iterable[tuple[Origin, Batch]]) -> Iterator[tuple[Origin, Batch, np.ndarray]]:
+    """Every batch, what comes with it, and the `[N]` robust labels of its windows.
+
+    Short stretches make short batches: many are classified together, which takes as long as one of them.
+    """
+    waiting, count = list[tuple[Origin, Batch]](), 0
+    for origin, batch in found:
+        waiting.append((origin, batch))
+        count += len(batch)
+        if count >= BATCH:
+            yield from _classified(waiting)
+            waiting, count = [], 0
+    yield from _classified(waiting)
+
+
+def _classified(found: list[tuple[Origin, Batch]]) -> Iterator[tuple[Origin, Batch, np.ndarray]]:
+    if not found:
+        return
+    shapes = classify(concatenate([batch.windows() for _, batch in found]))
+    ends = np.cumsum([len(batch) for _, batch in found])
+    for (origin, batch), labels in zip(found, np.split(shapes, ends[:-1]), strict=True):
+        yield origin, batch, labels
 
 
 def _segments(series: Spooled) -> Iterator[tuple[int, int, int]]:

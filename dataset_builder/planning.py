@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from dataset_builder.configuration import DatasetSettings
-from dataset_builder.cutting import Scale, batches, whole
+from dataset_builder.cutting import Scale, batches, whole, with_shapes
 from dataset_builder.splits import TRAIN, Piece, Plan, block_borders, choose_blocks, plan_few, purged
 from dataset_builder.spool import Spooled
-from eisv_lumen.shapes import classify
 from eisv_lumen.vocabulary import N_SHAPES
 
 _LONG_ENOUGH = 2
@@ -91,8 +90,7 @@ def _longest(devices: Sequence[Recorded], times: np.ndarray, settings: DatasetSe
 def _counts(device: Recorded, borders: np.ndarray, settings: DatasetSettings) -> np.ndarray:
     """`[blocks, shapes]` windows of a device that begin in each block."""
     counts = np.zeros((len(borders) + 1, N_SHAPES))
-    for scale in device.scales:
-        for batch in batches(scale, whole(scale.series), settings):
-            shapes = classify(batch.windows())
-            np.add.at(counts, (np.searchsorted(borders, batch.times[:, 0], side="right"), shapes), 1)
+    found = ((None, b) for scale in device.scales for b in batches(scale, whole(scale.series), settings))
+    for _, batch, shapes in with_shapes(found):
+        np.add.at(counts, (np.searchsorted(borders, batch.times[:, 0], side="right"), shapes), 1)
     return counts

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from dataset_builder import parquet_log
-from dataset_builder.anima_db import AnimaDatabase, Observed
+from dataset_builder.anima_db import AnimaDatabase, Observed, StateReader, StateRows
+from dataset_builder.beside import ahead
 from dataset_builder.legacy_rows import LegacyRows
 from dataset_builder.sources import DATABASE, PARQUET_LOG, PUBLISHED, RECORDING, Source
 from dataset_builder.spool import CHUNK, Spooled, SpoolWriter
@@ -98,12 +99,29 @@ def _read_published(source: Source, folder: Path) -> Content:
 
 
 def _read_database(source: Source, folder: Path, timezone: str, site_pressure: float) -> Content:
-    report, zone = LogReport(), time_zone(timezone)
-    with AnimaDatabase(source.path, zone, report, site_pressure=site_pressure) as database:
-        states = ((times, to_eisv(anima)) for times, anima in database.states())
-        series = _spool_states(states, folder / "0", report)
-        observed = database.observed()
-    return Content(source, {source.name: series}, report, observed)
+    zone = time_zone(timezone)
+
+    def stored() -> Iterator[StateRows | tuple[Observed, LogReport]]:
+        report = LogReport()
+        with AnimaDatabase(source.path, zone, report) as database:
+            yield from database.rows()
+            yield database.observed(), report
+
+    report, found = LogReport(), list[tuple[Observed, LogReport]]()
+    reader = StateReader(zone, report, site_pressure=site_pressure)
+
+    def states() -> States:
+        for part in ahead(stored):
+            if isinstance(part, StateRows):
+                times, anima = reader.read(part)
+                yield times, to_eisv(anima)
+            else:
+                found.append(part)
+
+    series = _spool_states(states(), folder / "0", report)
+    observed, whole = found.pop()
+    whole.add(report)
+    return Content(source, {source.name: series}, whole, observed)
 
 
 def _read_log(

@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from dataset_builder.configuration import DatasetSettings
+from dataset_builder.cutting import BATCH
 from dataset_builder.splits import TRAIN
 from eisv_lumen.layouts import SPLITS
 from eisv_lumen.shapes import classify
 from eisv_lumen.vocabulary import N_SHAPES, SHAPES, STATE_MAX
-from eisv_lumen.windows import Windows
+from eisv_lumen.windows import Windows, concatenate
 
 RESOLUTION = 1e-3
 """Noise at the level of the sensors' resolution, put on every state to see whether labels stand."""
@@ -101,6 +102,8 @@ class Survey:
         self._limits: dict[tuple[Kind, int], float] = {}
         self._noise = np.random.default_rng(0)
         self._share = min(1.0, _SAMPLE / max(windows, 1))
+        # Classified many at once, which takes hardly longer than the few windows of one stretch.
+        self._waiting = defaultdict[str, list[tuple[Windows, np.ndarray, np.ndarray]]](list)
         self._stood: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3, np.int64))
 
     def add(self, kind: Kind, windows: Windows, shapes: np.ndarray, priority: np.ndarray) -> None:
@@ -152,18 +155,26 @@ class Survey:
 
     def stood(self) -> dict[str, tuple[int, int, int]]:
         """By source: robust and published labels that stood under noise of the sensors' resolution, of n."""
+        for source in list(self._waiting):
+            self._classify_tried(source)
         return {source: tuple(counts.tolist()) for source, counts in self._stood.items()}
 
     def _try(self, windows: Windows, shapes: np.ndarray, source: str) -> None:
         rows = np.flatnonzero(self._noise.random(len(windows)) < self._share)
-        if not len(rows):
-            return
-        tried = windows[rows]
-        noise = self._noise.uniform(-RESOLUTION / 2, RESOLUTION / 2, tried.states.shape)
-        noisy = Windows.of(np.clip(tried.states + noise, 0.0, STATE_MAX), tried.times)
-        published = classify(tried, rules="published") == classify(noisy, rules="published")
-        robust = shapes[rows] == classify(noisy)
-        self._stood[source] += [robust.sum(), published.sum(), len(rows)]
+        if len(rows):
+            tried = windows[rows]
+            noise = self._noise.uniform(-RESOLUTION / 2, RESOLUTION / 2, tried.states.shape)
+            self._waiting[source].append((tried, noise, shapes[rows]))
+            if sum(len(labels) for *_, labels in self._waiting[source]) >= BATCH:
+                self._classify_tried(source)
+
+    def _classify_tried(self, source: str) -> None:
+        tried, noise, shapes = zip(*self._waiting.pop(source), strict=True)
+        clean = concatenate(list(tried))
+        noisy = Windows.of(np.clip(clean.states + np.concatenate(noise), 0.0, STATE_MAX), clean.times)
+        published = classify(clean, rules="published") == classify(noisy, rules="published")
+        robust = np.concatenate(shapes) == classify(noisy)
+        self._stood[source] += [robust.sum(), published.sum(), len(noisy)]
 
 
 def _keyed(kind: Kind, shapes: np.ndarray, priority: np.ndarray) -> list[tuple[tuple[Kind, int], np.ndarray]]:

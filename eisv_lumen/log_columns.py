@@ -103,6 +103,14 @@ class LogReport:
         if text not in self.notes:
             self.notes.append(text)
 
+    def add(self, other: "LogReport") -> None:
+        """Count what another report counted, and note what it notes."""
+        for reason, count in other.dropped.items():
+            self.drop(reason, count)
+        for reason, count in other.values.items():
+            self.void(reason, count)
+        self.notes += other.notes
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
         return asdict(self)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from dataset_builder.anima_db import AnimaDatabase, read_feedback, read_tokens
+from dataset_builder.anima_db import AnimaDatabase, StateReader, read_feedback, read_tokens
 from eisv_lumen.errors import SourceError
 from eisv_lumen.expression import Expression
 from eisv_lumen.logs import LogReport
@@ -52,8 +52,9 @@ def rows(values, zone=UTC, step=2.0):
 
 def read(path, zone=UTC, **options):
     report = LogReport()
-    with AnimaDatabase(path, zone, report, **options) as database:
-        parts = list(database.states())
+    reader = StateReader(zone, report, **options)
+    with AnimaDatabase(path, zone, report) as database:
+        parts = [reader.read(stored) for stored in database.rows()]
         observed = database.observed()
     times = np.concatenate([part[0] for part in parts]) if parts else np.zeros(0)
     states = np.concatenate([part[1] for part in parts]) if parts else np.zeros((0, 4))
@@ -69,7 +70,7 @@ def test_states_come_in_chunks_in_the_order_of_the_rows(tmp_path):
     values = anima(70_000)
     path = make(tmp_path / "anima.db", rows(values))
     with AnimaDatabase(path, UTC, LogReport()) as database:
-        assert len(list(database.states())) > 1
+        assert len(list(database.rows())) > 1
     times, states, observed, report = read(path)
     np.testing.assert_array_equal(states, values)
     np.testing.assert_array_equal(times, START + 2.0 * np.arange(70_000))
@@ -423,11 +424,11 @@ def test_one_snapshot_while_another_process_writes(busy):
     for _ in range(5):
         report = LogReport()
         with AnimaDatabase(path, UTC, report) as database:
-            first = sum(len(times) for times, _ in database.states())
+            first = sum(len(stored.anima) for stored in database.rows())
             written = int(writer.stdout.readline())
             while int(writer.stdout.readline()) < written + 5:  # it goes on writing meanwhile
                 pass
-            again = sum(len(times) for times, _ in database.states())
+            again = sum(len(stored.anima) for stored in database.rows())
             # Each of its transactions adds twenty states and one expression.
             assert first == again and first > 30_000
             assert (first - 30_000) == 20 * len(database.observed())

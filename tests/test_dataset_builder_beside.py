@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from dataset_builder import composing
-from dataset_builder.beside import Beside
+from dataset_builder.anima_db import AnimaDatabase
+from dataset_builder.beside import Beside, ahead
 from dataset_builder.build import build
 from dataset_builder.composing import Composition
 from dataset_builder.configuration import NATIVE, DatasetSettings
@@ -85,9 +86,40 @@ def test_it_ends_when_the_process_that_began_it_is_killed():
     assert time.monotonic() - started < 300
 
 
+def test_items_made_ahead_come_in_order_from_a_process_of_its_own():
+    found = list(ahead(lambda: ((os.getpid(), np.full(5000, k)) for k in range(40))))
+    assert [int(values[-1]) for _, values in found] == list(range(40))
+    (process,) = {process for process, _ in found}
+    assert process != os.getpid() and not multiprocessing.active_children()
+
+
+def test_what_the_making_of_an_item_raises_comes_after_the_items_before_it():
+    def items():
+        yield 1
+        raise SourceError(found="a bad row", expected="a good one", next="mend it")
+
+    made = ahead(items)
+    assert next(made) == 1
+    with pytest.raises(SourceError, match="a bad row"):
+        next(made)
+    killed = ahead(lambda: (ends_itself() for _ in range(1)))
+    with pytest.raises(ResourceError, match="code -9"):
+        next(killed)
+    assert not multiprocessing.active_children()
+
+
+def test_items_that_nobody_wants_any_more_are_not_made():
+    made = ahead(lambda: (np.zeros(100_000) for _ in iter(int, 1)))  # without end
+    next(made)
+    made.close()
+    assert not multiprocessing.active_children()
+
+
 @pytest.mark.parametrize(
     ("owner", "name", "does", "error"),
     [
+        (AnimaDatabase, "rows", ends_itself, ResourceError),
+        (AnimaDatabase, "rows", raises(ValueError("a bug")), RuntimeError),
         (LegacyWriter, "add", ends_itself, ResourceError),
         (LegacyWriter, "close", raises(OSError(errno.ENOSPC, "No space left on device")), ResourceError),
         (LegacyWriter, "add", raises(ValueError("a bug")), RuntimeError),

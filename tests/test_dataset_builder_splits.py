@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_builder.configuration import DatasetSettings, SplitSettings
-from dataset_builder.cutting import Scale, stretches
+from dataset_builder.cutting import Scale, batches, stretches, whole, with_shapes
 from dataset_builder.planning import Recorded, plan_together, together
 from dataset_builder.splits import PURGED, TEST, TRAIN, VALIDATION, Piece, Plan, choose_blocks, purged
 from dataset_builder.spool import SpoolWriter
+from eisv_lumen.shapes import classify
 
 
 def times_of(n, step=2.0, reboots=0, gaps=0, seed=0):
@@ -57,6 +58,21 @@ def test_stretches_are_pure_and_cover_all_that_is_not_purged(tmp_path_factory, n
         kept = np.sort(times[split != PURGED])
         changes = np.flatnonzero(np.diff(plan.of(kept)))
         assert (kept[changes + 1] - kept[changes] > 15 * scale.series.step).all()
+
+
+def test_batches_classified_together_keep_their_labels(tmp_path):
+    times = times_of(12000, gaps=60, seed=4)
+    writer = SpoolWriter(tmp_path / "states")
+    writer.append(times, np.random.default_rng(4).uniform(0, 0.3, (len(times), 4)).cumsum(axis=0) % 0.3)
+    series, made = writer.finish(), DatasetSettings(scales=("native",), stride=1)
+    cut = list(enumerate(batches(Scale("native", series.step, series), whole(series), made)))
+    assert len(cut) > 40 and sum(len(batch) for _, batch in cut) > 2 * 4096
+    found = list(with_shapes(iter(cut)))
+    assert [(number, batch) for number, batch, _ in found] == cut
+    for _, batch, shapes in found:
+        np.testing.assert_array_equal(shapes, classify(batch.windows()))
+    assert len(np.unique(np.concatenate([shapes for *_, shapes in found]))) > 2
+    assert list(with_shapes(iter([]))) == []
 
 
 def test_a_clock_set_back_puts_the_same_time_into_the_same_split(tmp_path):
