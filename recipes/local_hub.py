@@ -58,6 +58,7 @@ def open_hub(settings: LocalHub, url: str | None) -> Iterator[Hub]:
             client(url, token).whoami()
         yield Hub(url.rstrip("/"), token, local=False)
         return
+    bypass_proxy(settings.host)
     root = Path(settings.root)
     root.mkdir(parents=True, exist_ok=True)
     token = _token(root / "client-token")
@@ -71,6 +72,14 @@ def open_hub(settings: LocalHub, url: str | None) -> Iterator[Hub]:
             yield Hub(server.url, token, local=True)
         finally:
             ready.unlink(missing_ok=True)
+
+
+def bypass_proxy(host: str) -> None:
+    """This process, and those it starts, reach a Hub of this machine without the proxy of its network."""
+    for name in ("NO_PROXY", "no_proxy"):
+        known = [entry for entry in os.environ.get(name, "").split(",") if entry]
+        if host not in known:
+            os.environ[name] = ",".join([*known, host])
 
 
 def serve(settings: LocalHub) -> None:

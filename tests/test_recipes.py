@@ -12,8 +12,10 @@ import pytest
 import yaml
 
 from eisv_lumen.errors import ConfigurationError
+from eisv_lumen.hub_client import client
 from hub.local import start
-from recipes.configuration import Recipe
+from recipes.configuration import LocalHub, Recipe
+from recipes.local_hub import open_hub
 from recipes.readme import README, filled
 from recipes.stages import Stage, StageError, Stages
 from recipes.version import next_version
@@ -216,3 +218,13 @@ def test_a_killed_run_stops_its_stage_too(tmp_path):
     process.terminate()
     assert process.wait(timeout=30) != 0
     assert not Path(f"/proc/{pid.read_text()}").exists()
+
+
+def test_the_proxy_of_the_network_is_not_asked_for_the_local_hub(tmp_path, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody answers there
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    monkeypatch.delenv("no_proxy")
+    with open_hub(LocalHub(root=str(tmp_path), port=0), None) as hub:
+        assert client(hub.url, hub.token).whoami()["name"]
+    assert os.environ["NO_PROXY"] == "example.org,127.0.0.1"
