@@ -79,6 +79,10 @@ def build(
     logits = calibration.shape_logits(model, splits["validation"].windows)
     temperature = calibration.fit_temperature(logits, splits["validation"].shapes)
     model.temperature.fill_(temperature)
+    chosen = np.random.default_rng(settings.seed).permutation(len(held_out[0]))[: settings.fit_windows]
+    said = evaluation.distribution_of(model.eval(), held_out[0].windows[chosen])
+    voice = calibration.fit_voice(said, held_out[1].distribution[chosen])
+    calibration.set_voice(model, voice)
     model.eval().save_pretrained(work.folder, safe_serialization=True)
     sizes = write_graphs(model, settings, work.folder)
     measured = measure(model, settings, splits["test"], work.folder)
@@ -92,7 +96,12 @@ def build(
         },
         "parameters": count_parameters(model),
         "sizes": sizes,
-        "calibration": {"temperature": temperature, "split": "validation", "n": len(splits["validation"])},
+        "calibration": {
+            "temperature": temperature,
+            "voice_temperature": voice,
+            "split": "validation",
+            "n": len(splits["validation"]),
+        },
         "training": {
             "windows": len(training[0]),
             "steps": settings.steps,

@@ -1,14 +1,19 @@
-"""The temperature that makes the shape posterior mean what it says."""
+"""Temperatures: of the shape posterior, so that it means what it says, and of the voice."""
 
 import numpy as np
 import torch
 
+from eisv_lumen.distribution import ExpressionDistribution
+from eisv_lumen.metrics import js_divergence, token_entropy
 from eisv_lumen.windows import Windows
 from training.student.batches import inputs_of
 from training.student.modeling_eisv_lumen import TrajectoryTransformer
 
 _LOWEST, _HIGHEST = 0.2, 5.0
 _ROUNDS = 60
+_KEPT_ENTROPY, _MOST_DIVERGENCE = 0.96, 0.015
+"""A voice keeps so much of the teacher's entropy and stays so near to it, in bits (targets: 0.95, 0.02)."""
+_COLDEST, _STEP = 0.7, 0.02
 
 
 def shape_logits(model: TrajectoryTransformer, windows: Windows, *, at_once: int = 256) -> np.ndarray:
@@ -48,3 +53,44 @@ def negative_log_likelihood(logits: np.ndarray, shapes: np.ndarray) -> float:
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_probs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return float(-log_probs[np.arange(len(shapes)), shapes].mean())
+
+
+def fit_voice(student: ExpressionDistribution, teacher: ExpressionDistribution) -> float:
+    """The lowest temperature at which the student's voice is still as varied as the teacher's.
+
+    A small network leaves a little probability on everything; a lower temperature takes it away from what is
+    unlikely first, which is what is incoherent. At most 1.
+
+    Args:
+        student: `[N]` distributions at temperature 1, on windows that it was not trained on.
+        teacher: `[N]` distributions of the same windows.
+    """
+    wanted, lowest = token_entropy(teacher.tokens()).mean(), 1.0
+    for temperature in np.arange(1.0 - _STEP, _COLDEST - _STEP / 2, -_STEP):
+        voice = tempered(student, float(temperature))
+        divergence = max(
+            js_divergence(voice.tokens(), teacher.tokens()).mean(),
+            js_divergence(voice.patterns(), teacher.patterns()).mean(),
+        )
+        if token_entropy(voice.tokens()).mean() < _KEPT_ENTROPY * wanted or divergence > _MOST_DIVERGENCE:
+            break
+        lowest = float(temperature)
+    return lowest
+
+
+def tempered(distribution: ExpressionDistribution, temperature: float) -> ExpressionDistribution:
+    """What a voice says whose logits are divided by a temperature."""
+    parts = (distribution.first, distribution.second, distribution.third)
+    return ExpressionDistribution(*(_tempered(part.astype(np.float64), temperature) for part in parts))
+
+
+def _tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    powers = probabilities ** (1.0 / temperature)
+    return powers / np.maximum(powers.sum(axis=-1, keepdims=True), np.finfo(np.float64).tiny)
+
+
+def set_voice(model: TrajectoryTransformer, temperature: float) -> None:
+    """Divide the logits of the ids by a temperature, once and for all."""
+    with torch.no_grad():
+        model.token_head.weight /= temperature
+        model.token_head.bias /= temperature
