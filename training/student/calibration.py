@@ -92,5 +92,5 @@ def _tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 def set_voice(model: TrajectoryTransformer, temperature: float) -> None:
     """Divide the logits of the ids by a temperature, once and for all."""
     with torch.no_grad():
-        model.token_head.weight /= temperature
-        model.token_head.bias /= temperature
+        for parameter in model.token_head.parameters():
+            parameter.div_(temperature)
