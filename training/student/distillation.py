@@ -97,7 +97,9 @@ class Distillation(nn.Module):
         student, (batch, count, _) = self.student, sequences.shape
         hidden, past = student.step(encoded, student.beginning(batch, 1, sequences.device), 0, None)
         logits, spoken = [student.logits(hidden, [])], []
-        past = [(key.expand(-1, count, -1, -1), value.expand(-1, count, -1, -1)) for key, value in past]
+        past = [
+            (key.expand(-1, count, -1, -1, -1), value.expand(-1, count, -1, -1, -1)) for key, value in past
+        ]
         for position in range(MAX_TOKENS):
             hidden, past = student.step(encoded, sequences[..., position], position + 1, past)
             spoken.append(student.lumen_head(hidden))

@@ -9,13 +9,15 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from eisv_lumen.errors import InputError
 from eisv_lumen.vocabulary import MAX_TOKENS, N_CLASSES
 from training.student.modeling_eisv_lumen import TrajectoryOutput, TrajectoryTransformer
 
 OPSET = 17
 INPUTS = ("states", "times", "mask", "noise")
 OUTPUTS = tuple(TrajectoryOutput.__dataclass_fields__)
-_SMALLEST_QUANTISED = 8192
+_SMALLEST_SIDE = 32
+"""Rows and columns of the smallest weights that become INT8; the heads, which decide, have fewer."""
 
 
 class _Graph(nn.Module):
@@ -78,12 +80,22 @@ def quantise(fp32: Path, int8: Path, *, keep: tuple[str, ...], per_channel: bool
 
     Returns:
         Number of matrix products quantised.
+
+    Raises:
+        InputError: Nothing is left to quantise.
     """
     from optimum.onnxruntime import AutoQuantizationConfig, ORTQuantizer
     from transformers import PretrainedConfig
 
     graph = onnx.load(fp32).graph
     nodes = _large_products(graph, keep)
+    if not nodes:
+        # The quantizer takes an empty choice for all products, those to keep included.
+        raise InputError(
+            found=f"{fp32}: no product of large weights beside {', '.join(keep)}",
+            expected="at least one to quantise",
+            next="keep fewer parts in FP32, or use the FP32 graph",
+        )
     configuration = AutoQuantizationConfig.arm64(
         is_static=False, per_channel=per_channel, nodes_to_quantize=nodes, operators_to_quantize=["MatMul"]
     )
@@ -134,12 +146,12 @@ def _shape_outputs(path: Path) -> None:
 
 
 def _large_products(graph: onnx.GraphProto, keep: tuple[str, ...]) -> list[str]:
-    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
+    sides = {tensor.name: min(tensor.dims, default=0) for tensor in graph.initializer}
     chosen = [
         node
         for node in graph.node
         if node.op_type in ("MatMul", "Gemm")
-        and sizes.get(node.input[1], 0) >= _SMALLEST_QUANTISED
+        and sides.get(node.input[1], 0) >= _SMALLEST_SIDE
         and not any(part in node.name for part in keep)
     ]
     # onnxruntime's quantizer first rewrites Gemm as MatMul and Add, under this name.

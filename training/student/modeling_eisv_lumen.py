@@ -1,8 +1,11 @@
 """The TrajectoryTransformer: a raw window of states in; shape, expression and confidence out.
 
 Shipped beside the weights (`AutoModel.from_pretrained(..., trust_remote_code=True)`), so it needs only torch
-and transformers. The grammar and the affinity table are buffers in the weights. Attention is written out,
-which keeps the window's length dynamic when the model is exported.
+and transformers. The grammar and the affinity table are buffers in the weights.
+
+A device hears one small window at a time, and there the number of operations costs more than their size.
+Hence windows are filled up to N = `window_length` states, so that an exported graph knows all shapes but the
+batch's; what follows from the number of states alone is looked up; and what is linear is one product.
 """
 
 import math
@@ -19,7 +22,9 @@ from .configuration_eisv_lumen import TrajectoryConfig
 _FORBIDDEN = -1e9
 _STEP_FEATURES = 3
 _TAILS = (0.5, 0.75)
-_SUMMARIES = 13 + len(_TAILS)
+_SIZES = (0, 5, 6, 2, 3, 4, 7, 8, 1, 9, 10, 11, 13, 12, 14)
+"""Where the weights of the summary have its sizes, in the order in which `WindowFeatures` finds them."""
+_SUMMARIES = len(_SIZES)
 _SMALLEST_SIZE, _USUAL_SIZE = 1e-3, 0.02
 _SMALLEST_RANGE = 3e-3
 
@@ -53,41 +58,73 @@ class Encoded(NamedTuple):
     shape_logits: Tensor
     pattern_logits: Tensor
     embedding: Tensor
-    context: Tensor
+    contexts: tuple[Tensor, ...]
     memory: list[tuple[Tensor, Tensor]]
     absent: Tensor
+
+
+class _ByCount(NamedTuple):
+    """What depends on nothing but the number of states, an entry for each from 0 to N, or for B windows.
+
+    Attributes:
+        of_states: `[N + 1, N, 3 + levels]` weights of the states in the first, the last and the mean state,
+            and in each level.
+        present: `[N + 1, N, 2]` share of the window that is filled, and 1 for a state; 0 where there is none.
+        place: `[N + 1, N, 1]` order of a state from 0 to N - 1 as if the window were full; far from these
+            where there is none.
+        scale: `[N + 1, N, 4]` factors that bring a state to [0, 1]; 0 where there is none.
+        share: `[N + 1, N, 1]` 1 / number of states; 0 where there is none.
+        steps: `[N + 1, N, 1]` number of steps; 0 where there is no state.
+        beyond: `[N + 1, N, 1 + tails]` 0 for the states of the window and of each tail, elsewhere more than
+            two states can lie apart.
+    """
+
+    of_states: Tensor
+    present: Tensor
+    place: Tensor
+    scale: Tensor
+    share: Tensor
+    steps: Tensor
+    beyond: Tensor
+
+    def look_up(self, count: Tensor) -> "_ByCount":
+        """The entries for windows of `count` `[B]` states, all from one table."""
+        found = torch.cat(self, dim=-1)[count]
+        return _ByCount(*found.split([int(part.shape[-1]) for part in self], dim=-1))
 
 
 class _Seen(NamedTuple):
     """Windows as the network first sees them.
 
     Attributes:
-        x: `[B, T, 4]` states scaled to [0, 1], 0 where there is none.
-        differences: `[B, T, 4, 4]` each from the first, last, mean and previous state.
-        present: `[B, T]` 1 where there is a state.
-        order: `[B, T]` 0 for the first state, 1 for the last.
-        size: `[B, 1]` number of states.
+        x: `[B, N, 4]` states scaled to [0, 1], 0 where there is none.
+        differences: `[B, N, 16]` from the first, last, mean and previous state, 0 where there is none.
+        levels: `[B, 3 + levels, 4]` the first, last and mean state, then the levels.
+        by_count: What follows from the number of states.
     """
 
     x: Tensor
     differences: Tensor
-    present: Tensor
-    order: Tensor
-    size: Tensor
+    levels: Tensor
+    by_count: _ByCount
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
     """`[B, L, W]` to `[B, heads, L, W / heads]`."""
-    return x.reshape(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)
+    length, size = int(x.shape[1]), int(x.shape[2]) // heads
+    if length == 1:  # as in every decoding step, where an operation costs more than what it moves
+        return x.reshape(-1, heads, 1, size)
+    return x.reshape(-1, length, heads, size).transpose(1, 2)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, absent: Tensor | None) -> Tensor:
+def _attend(query: Tensor, key: Tensor, value: Tensor, absent: Tensor) -> Tensor:
     """Attention of `[B, heads, L, D]` queries; returns `[B, L, W]`. `absent` is added to the scores."""
-    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
-    if absent is not None:
-        scores = scores + absent
-    mixed = scores.softmax(dim=-1) @ value
-    return mixed.transpose(1, 2).reshape(mixed.shape[0], mixed.shape[2], -1)
+    heads, length, size = (int(number) for number in query.shape[1:])
+    scores = query @ key.transpose(-1, -2) / math.sqrt(size)
+    mixed = (scores + absent).softmax(dim=-1) @ value
+    if length > 1:
+        mixed = mixed.transpose(1, 2)
+    return mixed.reshape(-1, length, heads * size)
 
 
 class FeedForward(nn.Module):
@@ -101,6 +138,16 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[..., W]` to `[..., W]`."""
         return self.fall(torch.relu(self.rise(x)))
+
+
+def _summary_columns(dimensions: int, gains: int, levels: int) -> list[int]:
+    """Where the summary's weights, kept dimension by dimension, have the features in their own order."""
+    shown = [*_SIZES, *range(_SUMMARIES, _SUMMARIES + levels - 1)]
+    each, n_visible = range(dimensions), dimensions * len(shown) * gains
+    visible = [(d * len(shown) + j) * gains + gain for j in shown for d in each for gain in range(gains)]
+    sizes = [n_visible + d * _SUMMARIES + j for j in _SIZES for d in each]
+    first = n_visible + len(sizes)
+    return [*visible, *sizes, *range(first, first + dimensions * (levels + 2) + 1)]
 
 
 class WindowFeatures(nn.Module):
@@ -126,105 +173,158 @@ class WindowFeatures(nn.Module):
         own = torch.eye(dimensions).repeat_interleave(config.width // dimensions, dim=0)
         self.register_buffer("own", own.repeat_interleave(per_dimension, dim=1))
         self.positions = nn.Parameter(torch.randn(config.window_length, config.width) * 0.1)
-        visible = dimensions * (_SUMMARIES + config.levels - 1) * gains
-        rest = dimensions * (_SUMMARIES + config.levels + 2) + 1
-        self.summary = nn.Linear(visible + rest, config.width)
+        self.summary_columns = _summary_columns(dimensions, gains, config.levels)
+        self.summary = nn.Linear(len(self.summary_columns), config.width)
         self.summary_body = nn.Linear(config.width, config.width)
 
-    def forward(self, states: Tensor, times: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """`states [B, T, 4]`, `times [B, T]`, bool `mask [B, T]` to tokens `[B, T, W]`, summary `[B, W]`."""
-        seen = self._see(states, mask)
-        tokens = self._state_tokens(seen, self._clock(times, seen.present, seen.size))
-        return tokens * seen.present.unsqueeze(-1), self._summary(seen)
+    def forward(self, states: Tensor, times: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        """`states [B, T, 4]`, `times [B, T]`, `count [B]` to tokens `[B, N, W]` and summary `[B, W]`."""
+        seen = self._see(states, count)
+        return self._state_tokens(seen, self._filled(times.unsqueeze(-1))), self._summary(seen)
 
-    def summarise(self, states: Tensor, mask: Tensor) -> Tensor:
+    def summarise(self, states: Tensor, count: Tensor) -> Tensor:
         """The summary `[B, W]` alone."""
-        return self._summary(self._see(states, mask))
+        return self._summary(self._see(states, count))
 
-    def _see(self, states: Tensor, mask: Tensor) -> _Seen:
-        present = mask.to(states.dtype)
-        x = states * self.scale * present.unsqueeze(-1)
-        count = present.sum(dim=1, keepdim=True).clamp(min=1.0)
-        order = (present.cumsum(dim=1) - 1.0) / (count - 1.0).clamp(min=1.0) * present
-        last_one = present - torch.cat([present[:, 1:], torch.zeros_like(present[:, :1])], dim=1)
-        first, last = x[:, :1], (x * last_one.unsqueeze(-1)).sum(dim=1, keepdim=True)
-        mean = x.sum(dim=1, keepdim=True) / count.unsqueeze(-1)
-        steps = torch.cat([torch.zeros_like(x[:, :1]), x[:, 1:] - x[:, :-1]], dim=1)
-        differences = torch.stack([x - first, x - last, x - mean, steps], dim=-1) * present[..., None, None]
-        return _Seen(x, differences, present, order, count)
-
-    def _visible(self, x: Tensor) -> Tensor:
-        """`[..., F]` differences to `[..., F * gains]` in [-1, 1]."""
-        return torch.tanh(x.unsqueeze(-1) * self.gains).flatten(-2)
-
-    def _clock(self, times: Tensor, present: Tensor, count: Tensor) -> Tensor:
-        """`[B, T, 2]` position between first and last state, and step relative to the mean step."""
-        place = ((1.0 - times / times[:, :1].clamp(min=1e-6)) * present).clamp(0.0, 1.0)
-        before = torch.cat([torch.zeros_like(place[:, :1]), place[:, :-1]], dim=1)
-        return torch.stack([place, ((place - before) * (count - 1.0)).clamp(0.0, 4.0)], dim=-1)
-
-    def _nearness(self, order: Tensor, knots: int) -> Tensor:
-        """`[B, T, knots]` hat functions of the order of a state, 0 for the first and 1 for the last."""
-        places = torch.arange(knots, device=order.device, dtype=order.dtype)
-        return torch.relu(1.0 - (order.unsqueeze(-1) * (knots - 1) - places).abs())
-
-    def _state_tokens(self, seen: _Seen, clock: Tensor) -> Tensor:
-        size = (seen.size / self.n_positions).expand_as(seen.order).unsqueeze(-1)
-        common = torch.cat([clock, size], dim=-1).unsqueeze(2).expand(-1, -1, seen.x.shape[2], -1)
-        features = torch.cat([seen.x.unsqueeze(-1), self._visible(seen.differences), common], dim=-1)
-        weight = self.by_dimension.weight * self.own
-        tokens = nn.functional.linear(features.flatten(2), weight, self.by_dimension.bias)
-        return tokens + self._nearness(seen.order, self.n_positions) @ self.positions
-
-    def _summary(self, seen: _Seen) -> Tensor:
-        x, differences, present, order, count = seen
-        there = present.unsqueeze(-1)
-        from_first, from_last, from_mean, steps = differences.unbind(dim=-1)
-        away = (1.0 - there) * 2.0
-        found = [(from_first - away).amax(dim=1) - (from_first + away).amin(dim=1), -from_last[:, 0]]
-        found.append((from_mean.square().sum(dim=1) / count + 1e-12).sqrt())
-        found += [steps.abs().sum(dim=1) / count, steps.abs().amax(dim=1)]
-        for start in _TAILS:
-            beyond = 2.0 * (1.0 - there * (order.unsqueeze(-1) >= start).to(x.dtype))
-            found.append((from_last - beyond).amax(dim=1) - (from_last + beyond).amin(dim=1))
-        levels = self._levels(x, present, count)
-        of_levels, course = self._course(levels)
-        found += of_levels
-        sizes = torch.log(torch.stack(found, dim=-1).abs() + _SMALLEST_SIZE) - math.log(_USUAL_SIZE)
-        found += (levels[:, 1:] - levels[:, :1]).unbind(dim=1)
-        visible = self._visible(torch.stack(found, dim=-1)).flatten(1)
-        rest = [sizes.flatten(1), course.flatten(1), levels.mean(dim=1), count / self.n_positions]
-        return torch.relu(self.summary_body(torch.relu(self.summary(torch.cat([visible, *rest], dim=1)))))
-
-    def _course(self, levels: Tensor) -> tuple[list[Tensor], Tensor]:
-        """What the levels `[B, levels, 4]` say of the movement as a whole.
-
-        Returns:
-            Sizes `[B, 4]` each: range and way travelled over parts that do not overlap, net change, its
-            last part, how far the highest and the lowest level lie from the first and from the last one.
-            And the course without a scale, `[B, levels + 1, 4]`: the levels after the first, the highest
-            and the lowest, as shares of the range from the first level. No other number is divided by: what
-            is nearly 0 there would make rounding visible.
-        """
-        first, last, parts = levels[:, 0], levels[:, -1], levels[:, ::2]
-        high, low = levels.amax(dim=1), levels.amin(dim=1)
-        extent = parts.amax(dim=1) - parts.amin(dim=1)
-        travelled = (parts[:, 1:] - parts[:, :-1]).abs().sum(dim=1)
-        net, late = last - first, last - levels[:, self.n_levels // 2 + 1]
-        up, down, fall, rise = high - first, first - low, high - last, last - low
-        course = torch.cat([levels[:, 1:] - levels[:, :1], up.unsqueeze(1), -down.unsqueeze(1)], dim=1)
-        relative = (course / (extent + _SMALLEST_RANGE).unsqueeze(1)).clamp(-2.0, 2.0)
-        return [extent, travelled, net, late, up, fall, down, rise], relative
-
-    def _levels(self, x: Tensor, present: Tensor, count: Tensor) -> Tensor:
+    def levels(self, states: Tensor, count: Tensor) -> Tensor:
         """`[B, levels, 4]` means of the straight lines between the states over parts that half overlap."""
-        knots = torch.arange(self.n_levels + 2, device=x.device, dtype=x.dtype) / (self.n_levels + 1)
-        edges = (knots * (count - 1.0).clamp(min=1.0)).unsqueeze(-1)
-        beyond = edges - (present.cumsum(dim=1) - 1.0).unsqueeze(1)
+        return self._see(states, count).levels[:, 3:]
+
+    def _filled(self, x: Tensor) -> Tensor:
+        """`[B, T, D]` to `[B, N, D]`."""
+        return nn.functional.pad(x, (0, 0, 0, self.n_positions))[:, : self.n_positions]
+
+    def _see(self, states: Tensor, count: Tensor) -> _Seen:
+        by_count = self._by_count().look_up(count)
+        x = self._filled(states) * by_count.scale
+        levels = by_count.of_states.transpose(1, 2) @ x
+        first_last_mean = levels[:, :3].reshape(-1, 1, 3 * len(self.scale))
+        steps = self._from_previous(first_is_new=False) @ x
+        differences = torch.cat([torch.cat([x, x, x], dim=-1) - first_last_mean, steps], dim=-1)
+        return _Seen(x, differences * by_count.present[..., 1:], levels, by_count)
+
+    def _by_count(self) -> _ByCount:
+        n = self.n_positions
+        number = torch.arange(n, device=self.scale.device, dtype=self.scale.dtype)
+        counts = torch.arange(n + 1, device=self.scale.device, dtype=self.scale.dtype).unsqueeze(-1)
+        present = (number < counts).to(self.scale.dtype)
+        there, some, steps = present.unsqueeze(-1), counts.clamp(min=1.0), (counts - 1.0).clamp(min=1.0)
+        order = number / steps * present
+        ends = [(number == 0) * present, (number == counts - 1).to(self.scale.dtype), present / some]
+        tails = torch.stack([present, *(present * (order >= start) for start in _TAILS)], dim=-1)
+        return _ByCount(
+            of_states=torch.stack([*ends, *self._parts(present, steps).unbind(dim=1)], dim=-1),
+            present=torch.cat([counts.unsqueeze(-1) / n * there, there], dim=-1),
+            place=(order * (n - 1) + (present - 1.0) * n).unsqueeze(-1),
+            scale=self.scale * there,
+            share=there / some.unsqueeze(-1),
+            steps=(counts - 1.0).unsqueeze(-1) * there,
+            beyond=2.0 * (1.0 - tails),
+        )
+
+    def _parts(self, present: Tensor, steps: Tensor) -> Tensor:
+        """`[N + 1, levels, N]` weights of the states in the means over parts that half overlap."""
+        number = torch.arange(self.n_positions, device=present.device, dtype=present.dtype)
+        knots = torch.arange(self.n_levels + 2, device=present.device, dtype=present.dtype)
+        beyond = (knots / (self.n_levels + 1) * steps).unsqueeze(-1) - number
         ahead, behind = (beyond + 1.0).clamp(0.0, 1.0), beyond.clamp(0.0, 1.0)
         area = (ahead.square() / 2 + behind - behind.square() / 2) * present.unsqueeze(1)
         weight = area[:, 2:] - area[:, :-2]
-        return (weight @ x) / weight.sum(dim=-1, keepdim=True).clamp(min=1e-6)
+        return weight / weight.sum(dim=-1, keepdim=True).clamp(min=1e-6)
+
+    def _from_previous(self, *, first_is_new: bool) -> Tensor:
+        """`[N, N]` product that takes from each row the previous one; the first row is kept or becomes 0."""
+        eye = torch.eye(self.n_positions, device=self.scale.device, dtype=self.scale.dtype)
+        kept = eye[:1] if first_is_new else torch.zeros_like(eye[:1])
+        return torch.cat([kept, eye[1:] - eye[:-1]])
+
+    def _clock(self, times: Tensor, by_count: _ByCount) -> list[Tensor]:
+        """Position between first and last state, and step relative to the mean step, `[B, N, 1]` each."""
+        present = by_count.present[..., 1:]
+        place = ((1.0 - times / times[:, :1].clamp(min=1e-6)) * present).clamp(0.0, 1.0)
+        pace = self._from_previous(first_is_new=True) @ place * by_count.steps
+        return [place, pace.clamp(0.0, 4.0)]
+
+    def _state_tokens(self, seen: _Seen, times: Tensor) -> Tensor:
+        """One product. Its weights are kept by dimension: the value, four differences at each gain, time."""
+        dimensions, gains = len(self.scale), len(self.gains)
+        spread = torch.eye(4 * dimensions, device=times.device, dtype=times.dtype).unsqueeze(-1) * self.gains
+        visible = torch.tanh(seen.differences @ spread.flatten(1))
+        weight = (self.by_dimension.weight * self.own).unflatten(1, (dimensions, -1))
+        value, differences, time = weight.split([1, 4 * gains, _STEP_FEATURES], dim=2)
+        differences = differences.unflatten(2, (4, gains)).transpose(1, 2).flatten(1)
+        rest = [time.sum(dim=1), self.by_dimension.bias.unsqueeze(1), self.positions.t()]
+        weight = torch.cat([value.squeeze(2), differences, *rest], dim=1)
+        number = torch.arange(self.n_positions, device=times.device, dtype=times.dtype)
+        near = torch.relu(1.0 - (seen.by_count.place - number).abs())
+        shown = [seen.x, visible, *self._clock(times, seen.by_count), seen.by_count.present, near]
+        return torch.cat(shown, dim=-1) @ weight.t()
+
+    def _summary(self, seen: _Seen) -> Tensor:
+        sizes, course, relative, middle = self._movement(seen)
+        visible = torch.cat([sizes, course], dim=1).unsqueeze(-1) * self.gains
+        logs = torch.log(sizes.abs() + _SMALLEST_SIZE) - math.log(_USUAL_SIZE)
+        rest = torch.cat([logs, relative, middle], dim=1)
+        shown = [torch.tanh(visible), rest, seen.by_count.present[:, 0, :1]]
+        flat = [part.reshape(-1, math.prod(int(number) for number in part.shape[1:])) for part in shown]
+        columns = torch.tensor(self.summary_columns, device=rest.device)
+        weight = self.summary.weight.index_select(1, columns)
+        summary = nn.functional.linear(torch.cat(flat, dim=1), weight, self.summary.bias)
+        return torch.relu(self.summary_body(torch.relu(summary)))
+
+    def _movement(self, seen: _Seen) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the window says of the movement as a whole.
+
+        Returns:
+            Sizes `[B, 15, 4]`, in this order: range of the window and of its tails; spread around the mean,
+            mean and largest step; of the levels range and way travelled over parts that do not overlap; last
+            state from the first, last level from the first, last part; highest and lowest level from the
+            first and from the last one.
+            Course `[B, levels - 1, 4]`: the levels from the first.
+            The course without a scale, `[B, levels + 1, 4]`: levels, the highest and the lowest as shares of
+            the range from the first level. No other number is divided by: what is nearly 0 there would make
+            rounding visible.
+            The middle `[B, 1, 4]`: mean of the levels.
+        """
+        views, dimensions = self._views(), len(self.scale)
+        shown = (torch.cat(views) @ seen.levels).split([len(view) for view in views], dim=1)
+        levels, parts, ends, moves, changes, course, middle = shown
+        extent = self._highest_and_lowest(parts).sum(dim=1, keepdim=True)
+        from_ends = ends.reshape(-1, 2, 2, dimensions) + self._highest_and_lowest(levels).unsqueeze(1)
+        from_ends = from_ends.reshape(-1, 4, dimensions)
+        _, from_mean, steps = seen.differences.split([2 * dimensions, dimensions, dimensions], dim=-1)
+        spread = ((from_mean.square() * seen.by_count.share).sum(dim=1, keepdim=True) + 1e-12).sqrt()
+        steps = steps.abs()
+        step = (steps * seen.by_count.share).sum(dim=1, keepdim=True)
+        sizes = [self._ranges(seen), spread, step, steps.amax(dim=1, keepdim=True), extent]
+        sizes += [moves.abs().sum(dim=1, keepdim=True), changes, from_ends]
+        up, down = from_ends[:, :1], from_ends[:, 1:2]
+        relative = torch.cat([course, up, -down], dim=1) / (extent + _SMALLEST_RANGE)
+        return torch.cat(sizes, dim=1), course, relative.clamp(-2.0, 2.0), middle
+
+    def _ranges(self, seen: _Seen) -> Tensor:
+        """`[B, 1 + tails, 4]` highest less lowest state."""
+        x, beyond = seen.x.unsqueeze(2), seen.by_count.beyond.unsqueeze(-1)
+        return (x - beyond).amax(dim=1) - (x + beyond).amin(dim=1)
+
+    def _views(self) -> list[Tensor]:
+        """Rows that show the levels `[3 + levels, 4]` in several ways; the parts of `_movement` in turn."""
+        seen = torch.eye(3 + self.n_levels, device=self.scale.device)
+        first, last, level = seen[0], seen[1], seen[3:]
+        parts = level[::2]
+        return [
+            torch.stack([level, -level], dim=1).flatten(0, 1),
+            torch.stack([parts, -parts], dim=1).flatten(0, 1),
+            torch.stack([-level[0], level[0], -level[-1], level[-1]]),
+            parts[1:] - parts[:-1],
+            torch.stack([last - first, level[-1] - level[0], level[-1] - level[self.n_levels // 2 + 1]]),
+            level[1:] - level[:1],
+            level.mean(dim=0, keepdim=True),
+        ]
+
+    def _highest_and_lowest(self, signed: Tensor) -> Tensor:
+        """`[B, 2 L, 4]` levels, each with its negative after it, to `[B, 2, 4]`: highest, negative lowest."""
+        return signed.reshape(-1, int(signed.shape[1]) // 2, 2, len(self.scale)).amax(dim=1)
 
 
 class EncoderLayer(nn.Module):
@@ -250,8 +350,8 @@ class EncoderLayer(nn.Module):
         """`x [B, L, W]`; `absent [B, 1, 1, L]` is 0 for present tokens and very negative elsewhere."""
         weight = self.qkv.weight * self.own if self.within else self.qkv.weight
         normed = self.before_attention(x)
-        query, key, value = nn.functional.linear(normed, weight, self.qkv.bias).chunk(3, dim=-1)
-        query, key, value = (_split(part, self.heads) for part in (query, key, value))
+        qkv = _split(nn.functional.linear(normed, weight, self.qkv.bias), 3 * self.heads)
+        query, key, value = qkv.split(self.heads, dim=1)
         x = x + self.dropout(self.out(_attend(query, key, value, absent)))
         return x + self.dropout(self.feed_forward(self.before_rise(x)))
 
@@ -269,11 +369,6 @@ class DecoderLayer(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.feed_forward = FeedForward(config)
 
-    def remember(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of the window, made once for all steps."""
-        key, value = self.key_value(encoded).chunk(2, dim=-1)
-        return _split(key, self.heads), _split(value, self.heads)
-
     def forward(
         self, x: Tensor, memory: tuple[Tensor, Tensor], absent: Tensor, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -281,23 +376,22 @@ class DecoderLayer(nn.Module):
 
         Args:
             x: `[B, S, W]`.
-            memory: See `remember`.
+            memory: Keys and values `[B, heads, L, D]` of the window.
             absent: `[B, 1, 1, L]` as in the encoder.
-            past: Keys and values `[B, S, steps, W]` of earlier positions, or None.
+            past: Keys and values `[B, S, heads, steps, D]` of earlier positions, or None.
         """
-        query, key, value = self.qkv(self.before_self(x)).unsqueeze(2).chunk(3, dim=-1)
+        sequences, width = (int(number) for number in x.shape[1:])
+        qkv = self.qkv(self.before_self(x)).reshape(-1, sequences, 3 * self.heads, 1, width // self.heads)
+        query, key, value = qkv.split(self.heads, dim=2)
+        seen = value
         if past is not None:
-            key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
-        x = x + self.self_out(self._look_back(query, key, value))
+            key, value = torch.cat([past[0], key], dim=3), torch.cat([past[1], value], dim=3)
+            scores = query @ key.transpose(-1, -2) / math.sqrt(width // self.heads)
+            seen = scores.softmax(dim=-1) @ value
+        x = x + self.self_out(seen.reshape(-1, sequences, width))
         query = _split(self.query(self.before_cross(x)), self.heads)
         x = x + self.cross_out(_attend(query, *memory, absent))
         return x + self.feed_forward(self.before_rise(x)), (key, value)
-
-    def _look_back(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attention of the newest position `[B, S, 1, W]` over itself and the earlier ones."""
-        query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in (query, key, value))
-        scores = (query * key).sum(dim=-1, keepdim=True) / math.sqrt(query.shape[-1])
-        return (scores.softmax(dim=2) * value).sum(dim=2).flatten(2)
 
 
 class TrajectoryTransformer(PreTrainedModel):
@@ -347,7 +441,7 @@ class TrajectoryTransformer(PreTrainedModel):
 
     def shape_from_summary(self, states: Tensor, mask: Tensor) -> Tensor:
         """`[B, 9]` shape logits from the summary alone, without the encoder: what training begins with."""
-        return self.shape_head(self.after_pool(self.skip(self.features.summarise(states, mask))))
+        return self.shape_head(self.after_pool(self.skip(self.features.summarise(states, mask.sum(dim=1)))))
 
     def _init_weights(self, module: nn.Module) -> None:
         """Small normal weights for linear maps and embeddings."""
@@ -359,18 +453,32 @@ class TrajectoryTransformer(PreTrainedModel):
 
     def encode(self, states: Tensor, times: Tensor, mask: Tensor) -> Encoded:
         """Encode windows; see `forward` for the inputs."""
-        tokens, summary = self.features(states, times, mask)
+        count = mask.sum(dim=1)
+        tokens, summary = self.features(states, times, count)
         x = torch.cat([summary.unsqueeze(1), tokens], dim=1)
-        present = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
-        absent = ((1.0 - present.to(x.dtype)) * _FORBIDDEN)[:, None, None]
+        absent = self._absent()[count]
         for layer in self.encoder:
             x = layer(x, absent)
         x = self.after_encoder(x)
         embedding = self.after_pool(self.pool(x[:, 0]) + self.skip(summary))
         shape_logits = self.shape_head(embedding)
         context = self.context(embedding) + self.shape_embedding(shape_logits.softmax(dim=-1))
-        memory = [layer.remember(x) for layer in self.decoder]
-        return Encoded(shape_logits, self.pattern_head(embedding), embedding, context, memory, absent)
+        contexts = (context.unsqueeze(1) + self.step_embedding).split(1, dim=1)
+        return Encoded(
+            shape_logits, self.pattern_head(embedding), embedding, contexts, self._remember(x), absent
+        )
+
+    def _absent(self) -> Tensor:
+        """`[N + 1, 1, 1, 1 + N]` by number of states: 0 for summary and states, very negative elsewhere."""
+        number = torch.arange(self.config.window_length + 1, device=self.temperature.device)
+        return ((number > number.unsqueeze(-1)).to(self.temperature.dtype) * _FORBIDDEN)[:, None, None]
+
+    def _remember(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of the window for each layer of the decoder, made once for all steps."""
+        heads, parts = self.config.heads, [layer.key_value for layer in self.decoder]
+        weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
+        every = _split(nn.functional.linear(x, weight, bias), 2 * heads * len(parts)).split(heads, dim=1)
+        return list(zip(every[::2], every[1::2], strict=True))
 
     def step(
         self, encoded: Encoded, ids: Tensor, position: int, past: list[tuple[Tensor, Tensor]] | None
@@ -379,14 +487,14 @@ class TrajectoryTransformer(PreTrainedModel):
 
         Args:
             encoded: The encoded windows.
-            ids: `[B, S]` the ids said last; at position 0 the beginning (`n_classes`).
+            ids: `[B, S]` the ids said last; at position 0 the beginning, `[1, 1]` where it is all windows'.
             position: 0 to 3.
             past: What the step before returned.
 
         Returns:
             Hidden states `[B, S, W]`, and what the next step needs.
         """
-        x = self.token_embedding(ids) + self.step_embedding[position] + encoded.context.unsqueeze(1)
+        x = self.token_embedding(ids) + encoded.contexts[position]
         memory = []
         for index, layer in enumerate(self.decoder):
             x, kept = layer(x, encoded.memory[index], encoded.absent, None if past is None else past[index])
@@ -400,7 +508,8 @@ class TrajectoryTransformer(PreTrainedModel):
             hidden: `[..., W]` from `step`.
             so_far: The ids already said, each `[...]`.
         """
-        return self.token_head(hidden).masked_fill(~self._legal(so_far), _FORBIDDEN)
+        logits = self.token_head(hidden)
+        return torch.where(self._legal(so_far), logits, torch.full_like(self.temperature, _FORBIDDEN))
 
     def _legal(self, so_far: list[Tensor]) -> Tensor:
         if not so_far:
@@ -408,11 +517,10 @@ class TrajectoryTransformer(PreTrainedModel):
         tokens = len(self.config.tokens)
         if len(so_far) == 1:
             return self.legal_second[so_far[0]]
-        second = so_far[1].clamp(max=tokens - 1)
-        open_ended = self.legal_third.flatten(0, 1)[so_far[0] * tokens + second]
-        only_pad = torch.arange(self.config.n_classes, device=second.device) == self.config.pad_id
-        ended = (so_far[1] >= tokens).unsqueeze(-1)
-        return (open_ended & ~ended) | (only_pad & ended)
+        only_pad = torch.arange(self.config.n_classes, device=self.legal_third.device) == self.config.pad_id
+        ended = only_pad.expand(tokens, self.config.n_classes - tokens, -1)
+        legal = torch.cat([self.legal_third, ended], dim=1).flatten(0, 1)
+        return legal[so_far[0] * self.config.n_classes + so_far[1]]
 
     def beginning(self, batch: int, sequences: int, device: torch.device | None = None) -> Tensor:
         """`[B, S]` ids to begin with."""
@@ -450,29 +558,30 @@ class TrajectoryTransformer(PreTrainedModel):
         )
 
     def _say(self, encoded: Encoded, noise: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        tokens, no_word = len(self.config.tokens), len(self.config.lumen_words)
-        last = torch.zeros_like(encoded.shape_logits[:, :1], dtype=torch.long) + self.config.n_classes
+        last, past = self.beginning(1, 1, encoded.embedding.device), None
+        noises = None if noise is None else noise.split(1, dim=1)
         ids: list[Tensor] = []
-        probs, words = [], []
-        past = None
-        for position in range(self.config.decoding_steps + 1):
+        logits, spoken = [], []
+        for position in range(self.config.decoding_steps):
             hidden, past = self.step(encoded, last, position, past)
-            if position:
-                word = self.lumen_head(hidden).argmax(dim=-1)
-                words.append(torch.where((last < tokens) & (word < no_word), word, torch.full_like(word, -1)))
-            if position == self.config.decoding_steps:
-                break
-            logits = self.logits(hidden, ids)
-            probs.append(logits.softmax(dim=-1))
-            last = (logits if noise is None else logits + noise[:, position : position + 1]).argmax(dim=-1)
+            logits.append(self.logits(hidden, ids))
+            last = (logits[-1] if noises is None else logits[-1] + noises[position]).argmax(dim=-1)
             ids.append(last)
-        return torch.cat(ids, dim=1), torch.cat(probs, dim=1), torch.cat(words, dim=1)
+            if position:
+                spoken.append(hidden)
+        spoken.append(self.step(encoded, last, self.config.decoding_steps, past)[0])
+        said, words = torch.cat(ids, dim=1), self.lumen_head(torch.cat(spoken, dim=1)).argmax(dim=-1)
+        has_word = (said < len(self.config.tokens)) & (words < len(self.config.lumen_words))
+        words = torch.where(has_word, words, torch.tensor(-1))
+        return said, torch.cat(logits, dim=1).softmax(dim=-1), words
 
     def _confidence(self, shape_probs: Tensor, ids: Tensor) -> Tensor:
         """Expected share of affine tokens among those said."""
-        spoken = (ids < self.affinity.shape[1]).to(shape_probs.dtype)
-        affine = self.affinity.t()[ids.clamp(max=self.affinity.shape[1] - 1)] * spoken.unsqueeze(-1)
-        return (affine.sum(dim=1) / spoken.sum(dim=1, keepdim=True) * shape_probs).sum(dim=1)
+        tokens = self.affinity.shape[1]
+        table = torch.cat([self.affinity, torch.ones_like(self.affinity[:1])]).t()
+        table = nn.functional.pad(table, (0, 0, 0, self.config.n_classes - tokens))
+        affine, spoken = table[ids].sum(dim=1).split([len(self.affinity), 1], dim=1)
+        return (affine / spoken * shape_probs).sum(dim=1)
 
     def conditionals(self, states: Tensor, times: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Exact distribution over all expressions: `[B, 17]`, `[B, 15, 17]` and `[B, 15, 15, 17]`.
@@ -483,7 +592,7 @@ class TrajectoryTransformer(PreTrainedModel):
         every = torch.arange(n, device=states.device).expand(batch, n)
         hidden, past = self.step(encoded, self.beginning(batch, 1, states.device), 0, None)
         first = self.logits(hidden, [])[:, 0]
-        past = [(k.expand(-1, n, -1, -1), v.expand(-1, n, -1, -1)) for k, v in past]
+        past = [(k.expand(-1, n, -1, -1, -1), v.expand(-1, n, -1, -1, -1)) for k, v in past]
         hidden, past = self.step(encoded, every, 1, past)
         second = self.logits(hidden, [every])
         past = [(k.repeat_interleave(n, dim=1), v.repeat_interleave(n, dim=1)) for k, v in past]

@@ -1,0 +1,177 @@
+"""The student's network against plainer forms of it: features one by one, attention over whole sequences.
+
+The network computes them for all windows at once, in another order and with its weights rearranged. The
+weights of published students mean what is written out here.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from eisv_lumen.shapes import levels as levels_of
+from tests.student_folders import synthetic_windows, untrained
+from training.student.augmentation import cut
+from training.student.batches import inputs_of
+
+TAILS = (0.5, 0.75)
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = untrained()
+    torch.nn.init.normal_(model.features.by_dimension.bias)
+    torch.nn.init.normal_(model.features.summary.bias)
+    return model
+
+
+def by_gain(values, gains):
+    return np.tanh(values[..., None] * gains)
+
+
+def numbers(module):
+    return {name: value.detach().double().numpy() for name, value in module.state_dict().items()}
+
+
+def tokens_of(x, times, learned):
+    """`[T, W]` from states `[T, 4]` and seconds before the last `[T]`."""
+    count, order = len(x), np.arange(len(x)) / (len(x) - 1)
+    place = 1 - times / max(times[0], 1e-6)
+    pace = np.clip(np.diff(place, prepend=0.0) * (count - 1), 0, 4)
+    place = np.clip(place, 0, 1)
+    steps = np.diff(x, axis=0, prepend=x[:1])
+    differences = np.stack([x - x[0], x - x[-1], x - x.mean(axis=0), steps], axis=-1)
+    visible = by_gain(differences, learned["gains"]).reshape(count, 4, -1)
+    common = np.stack([place, pace, np.full(count, count / 20)], axis=-1)
+    common = np.repeat(common[:, None], 4, axis=1)
+    features = np.concatenate([x[..., None], visible, common], axis=-1).reshape(count, -1)
+    hats = np.maximum(0, 1 - np.abs(order[:, None] * 19 - np.arange(20)))
+    weight = learned["by_dimension.weight"] * learned["own"]
+    return features @ weight.T + learned["by_dimension.bias"] + hats @ learned["positions"]
+
+
+def sizes_of(x, levels):
+    """`[4, 15]` what is said of each dimension in absolute terms."""
+    order, steps, parts = np.arange(len(x)) / (len(x) - 1), np.diff(x, axis=0), levels[::2]
+    first, last, high, low = levels[0], levels[-1], levels.max(axis=0), levels.min(axis=0)
+    found = [np.ptp(x, axis=0), x[-1] - x[0], np.sqrt(x.var(axis=0) + 1e-12)]
+    found += [np.abs(steps).sum(axis=0) / len(x), np.abs(steps).max(axis=0)]
+    found += [np.ptp(x[order >= start], axis=0) for start in TAILS]
+    found += [np.ptp(parts, axis=0), np.abs(np.diff(parts, axis=0)).sum(axis=0)]
+    found += [last - first, last - levels[len(levels) // 2 + 1]]
+    return np.stack([*found, high - first, high - last, first - low, last - low], axis=-1)
+
+
+def summary_of(x, levels, learned):
+    """`[W]` from states `[T, 4]` and levels `[9, 4]`."""
+    sizes, course = sizes_of(x, levels), levels[1:] - levels[0]
+    visible = by_gain(np.concatenate([sizes, course.T], axis=-1), learned["gains"])
+    logs = np.log(np.abs(sizes) + 1e-3) - np.log(0.02)
+    ends = np.stack([levels.max(axis=0) - levels[0], levels.min(axis=0) - levels[0]])
+    relative = np.clip(np.concatenate([course, ends]) / (np.ptp(levels[::2], axis=0) + 3e-3), -2, 2)
+    parts = [visible.ravel(), logs.ravel(), relative.ravel(), levels.mean(axis=0), [len(x) / 20]]
+    hidden = learned["summary.weight"] @ np.concatenate(parts) + learned["summary.bias"]
+    body = learned["summary_body.weight"] @ np.maximum(hidden, 0) + learned["summary_body.bias"]
+    return np.maximum(body, 0)
+
+
+@pytest.mark.parametrize("length", [4, 5, 13, 20])
+def test_features_are_what_is_written_out_here(model, length):
+    windows = cut(synthetic_windows(9)[0], 0, length)
+    inputs, learned = inputs_of(windows), numbers(model.features)
+    with torch.inference_mode():
+        tokens, summary = model.features(inputs["states"], inputs["times"], inputs["mask"].sum(dim=1))
+    levels = levels_of(windows) * learned["scale"]
+    for number, (states, times) in enumerate(zip(inputs["states"], inputs["times"], strict=True)):
+        x = states.double().numpy() * learned["scale"]
+        expected = tokens_of(x, times.double().numpy(), learned)
+        np.testing.assert_allclose(tokens[number, :length], expected, atol=2e-5)
+        assert (tokens[number, length:] == 0).all()
+        expected = summary_of(x, levels[number], learned)
+        np.testing.assert_allclose(summary[number], expected, atol=2e-4, rtol=1e-4)
+
+
+def test_lengths_in_one_batch_do_not_mix(model):
+    windows = synthetic_windows(9)[0]
+    inputs = inputs_of(windows)
+    count = torch.tensor([4, 20, 7, 11, 5, 19, 20, 13, 6])
+    with torch.inference_mode():
+        together = model.features(inputs["states"], inputs["times"], count)
+        for number, length in enumerate(count.tolist()):
+            states = inputs["states"][number : number + 1, :length]
+            times = inputs["times"][number : number + 1, :length]
+            alone = model.features(states, times, count[number : number + 1])
+            for one, other in zip(together, alone, strict=True):
+                np.testing.assert_allclose(one[number], other[0], atol=1e-5)
+
+
+def test_the_room_behind_a_window_is_not_attended_to(model):
+    inputs = inputs_of(cut(synthetic_windows(9)[0], 0, 11))
+    noise = torch.randn(20, 32, generator=torch.Generator().manual_seed(0))
+
+    def fill(module, arguments, shown):
+        tokens, summary = shown
+        return tokens + (torch.arange(20) >= 11)[:, None] * noise, summary
+
+    with torch.inference_mode():
+        expected = model(**inputs)
+        hook = model.features.register_forward_hook(fill)
+        found = model(**inputs)
+        hook.remove()
+    for name in ("shape_probs", "token_probs", "embedding"):
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
+
+
+def by_head(x, heads):
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def test_each_decoder_layer_remembers_its_own_keys_and_values():
+    model = untrained(width=32, encoder_layers=1, decoder_layers=2, feed_forward=64)
+    seen = []
+    hook = model.after_encoder.register_forward_hook(lambda module, arguments, x: seen.append(x))
+    with torch.inference_mode():
+        encoded = model.encode(**inputs_of(synthetic_windows(9)[0]))
+        hook.remove()
+        for layer, found in zip(model.decoder, encoded.memory, strict=True):
+            for part, expected in zip(found, layer.key_value(seen[0]).chunk(2, dim=-1), strict=True):
+                np.testing.assert_allclose(part, by_head(expected, layer.heads), atol=1e-5)
+
+
+def test_decoding_step_by_step_is_causal_attention(model):
+    """A layer that keeps keys and values, against torch's attention over whole sequences."""
+    layer, attend = model.decoder[0], torch.nn.functional.scaled_dot_product_attention
+    generator = torch.Generator().manual_seed(0)
+    x, encoded = (torch.randn(5, length, 32, generator=generator) for length in (3, 21))
+    absent = torch.zeros(5, 1, 1, 21)
+    absent[2, ..., 9:] = -1e9
+    with torch.inference_mode():
+        memory = tuple(by_head(part, layer.heads) for part in layer.key_value(encoded).chunk(2, dim=-1))
+        parts = (by_head(part, layer.heads) for part in layer.qkv(layer.before_self(x)).chunk(3, dim=-1))
+        back = x + layer.self_out(attend(*parts, is_causal=True).transpose(1, 2).flatten(2))
+        query = by_head(layer.query(layer.before_cross(back)), layer.heads)
+        across = attend(query, *memory, attn_mask=absent).transpose(1, 2).flatten(2)
+        expected = back + layer.cross_out(across)
+        expected = expected + layer.feed_forward(layer.before_rise(expected))
+        past = None
+        for position in range(3):
+            found, past = layer(x[:, position : position + 1], memory, absent, past)
+            np.testing.assert_allclose(found[:, 0], expected[:, position], atol=1e-5)
+
+
+def test_steps_at_once_are_steps_one_by_one(model):
+    inputs = inputs_of(synthetic_windows(9)[0])
+    said = torch.tensor([[3, 4], [0, 14], [7, 7]])
+    with torch.inference_mode():
+        encoded = model.encode(**inputs)
+        together, past = model.step(encoded, said[:, 0].expand(9, 3), 1, start_of(model, encoded, 3))
+        later, _ = model.step(encoded, said[:, 1].expand(9, 3), 2, past)
+        for number, (first, second) in enumerate(said.tolist()):
+            alone, past = model.step(encoded, torch.full((9, 1), first), 1, start_of(model, encoded, 1))
+            np.testing.assert_allclose(together[:, number], alone[:, 0], atol=1e-5)
+            alone, _ = model.step(encoded, torch.full((9, 1), second), 2, past)
+            np.testing.assert_allclose(later[:, number], alone[:, 0], atol=1e-5)
+
+
+def start_of(model, encoded, sequences):
+    _, past = model.step(encoded, model.beginning(1, 1), 0, None)
+    return [tuple(part.expand(-1, sequences, -1, -1, -1) for part in pair) for pair in past]
