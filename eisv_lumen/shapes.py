@@ -48,8 +48,8 @@ DIRECTED = 0.6
 ONGOING = 0.15
 """Share of the net change that must come in the last third for a movement to be still going on."""
 
-_DIRECTED_DIMENSIONS = [0, 2, 3]
-_DIRECTIONS = np.array([[-1.0], [1.0], [1.0]])
+DIRECTED_DIMENSIONS = [0, 2, 3]
+DIRECTIONS = np.array([[-1.0], [1.0], [1.0]])
 """E falling, S rising, V rising: the directions that have a name of their own."""
 
 _CHUNK = 1024
@@ -276,9 +276,9 @@ def _slacks(windows: Windows) -> list[tuple[str, np.ndarray]]:
     clarity_moved = (extent[1] - ROUGHNESS * (travelled - extent[1]) - MOVED[1]) / (2 + 10 * ROUGHNESS)
 
     # From here on E, S and V alone, each in the direction that has a name.
-    extent, moved = extent[_DIRECTED_DIMENSIONS], moved[_DIRECTED_DIMENSIONS]
-    ahead = net[_DIRECTED_DIMENSIONS] * _DIRECTIONS
-    still = late[_DIRECTED_DIMENSIONS] * _DIRECTIONS - ONGOING * ahead
+    extent, moved = extent[DIRECTED_DIMENSIONS], moved[DIRECTED_DIMENSIONS]
+    ahead = net[DIRECTED_DIMENSIONS] * DIRECTIONS
+    still = late[DIRECTED_DIMENSIONS] * DIRECTIONS - ONGOING * ahead
     directed = (ahead - DIRECTED * extent) / (2 + 2 * DIRECTED)
     going = np.minimum(np.minimum(moved, directed), still / (2 + 2 * ONGOING))
     going = np.minimum(going, _largest_by(extent))
@@ -296,7 +296,7 @@ def _slacks(windows: Windows) -> list[tuple[str, np.ndarray]]:
 
 def _largest_by(extent: np.ndarray) -> np.ndarray:
     """`[3, N]` slack by which each of E, S, V moved more than both others, in units of `MOVED`."""
-    unit = MOVED[_DIRECTED_DIMENSIONS]
+    unit = MOVED[DIRECTED_DIMENSIONS]
     relative = extent / unit[:, None]
     slack = np.full(extent.shape, np.inf)
     for one, other in ((0, 1), (0, 2), (1, 2)):

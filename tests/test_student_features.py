@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from eisv_lumen import shapes, synthetic
 from eisv_lumen.shapes import levels as levels_of
+from eisv_lumen.vocabulary import SHAPE_ID, STATE_MAX
+from eisv_lumen.windows import Windows, concatenate
 from tests.student_folders import synthetic_windows, untrained
 from training.student.augmentation import cut
 from training.student.batches import inputs_of
@@ -50,21 +53,39 @@ def tokens_of(x, times, learned):
 
 
 def sizes_of(x, levels):
-    """`[4, 15]` what is said of each dimension in absolute terms."""
+    """`[15, 4]` what is said of each dimension in absolute terms."""
     order, steps, parts = np.arange(len(x)) / (len(x) - 1), np.diff(x, axis=0), levels[::2]
     first, last, high, low = levels[0], levels[-1], levels.max(axis=0), levels.min(axis=0)
-    found = [np.ptp(x, axis=0), x[-1] - x[0], np.sqrt(x.var(axis=0) + 1e-12)]
-    found += [np.abs(steps).sum(axis=0) / len(x), np.abs(steps).max(axis=0)]
-    found += [np.ptp(x[order >= start], axis=0) for start in TAILS]
-    found += [np.ptp(parts, axis=0), np.abs(np.diff(parts, axis=0)).sum(axis=0)]
+    found = [np.ptp(x[order >= start], axis=0) for start in (0.0, *TAILS)]
+    found += [np.sqrt(x.var(axis=0) + 1e-12), np.abs(steps).sum(axis=0) / len(x), np.abs(steps).max(axis=0)]
+    found += [np.ptp(parts, axis=0), np.abs(np.diff(parts, axis=0)).sum(axis=0), x[-1] - x[0]]
     found += [last - first, last - levels[len(levels) // 2 + 1]]
-    return np.stack([*found, high - first, high - last, first - low, last - low], axis=-1)
+    return np.stack([*found, high - first, first - low, high - last, last - low])
+
+
+def margins_of(levels):
+    """`[2, 4]` by how much the rules' tests are passed, in tenths of the movement that counts as one."""
+    net, late, extent = levels[-1] - levels[0], levels[-1] - levels[5], np.ptp(levels[::2], axis=0)
+    most = extent / shapes.MOVED * (1, 0, 1, 1)
+    going = []
+    for d, way in enumerate((-1, 0, 1, 1)):
+        tests = [extent[d] - shapes.MOVED[d], way * net[d] - shapes.DIRECTED * extent[d]]
+        tests.append(way * late[d] - shapes.ONGOING * way * net[d])
+        lead = most[d] - max(most[other] for other in (0, 2, 3) if other != d)
+        going.append(min(*(test / shapes.MOVED[d] for test in tests), lead))
+    rough = np.abs(np.diff(levels[::2, 1])).sum() - extent[1]
+    moved = (extent - (0, shapes.ROUGHNESS * rough, 0, 0)) / shapes.MOVED - 1
+    rise, fall = levels[:, 2].max() - levels[0, 2], levels[:, 2].max() - levels[-1, 2]
+    spike = min(rise - shapes.SPIKE, fall - shapes.RECOVERED * rise) / shapes.MOVED[2]
+    basins = [(way * net[0] - shapes.BASIN) / shapes.MOVED[0] for way in (-1, 1)]
+    return np.array([going, [*basins, spike, moved.max()]]) / 10
 
 
 def summary_of(x, levels, learned):
-    """`[W]` from states `[T, 4]` and levels `[9, 4]`."""
+    """`[W]` from states `[T, 4]` and levels `[9, 4]`, both scaled."""
     sizes, course = sizes_of(x, levels), levels[1:] - levels[0]
-    visible = by_gain(np.concatenate([sizes, course.T], axis=-1), learned["gains"])
+    margins = margins_of(levels / learned["scale"])
+    visible = by_gain(np.concatenate([sizes, course, margins]), learned["gains"])
     logs = np.log(np.abs(sizes) + 1e-3) - np.log(0.02)
     ends = np.stack([levels.max(axis=0) - levels[0], levels.min(axis=0) - levels[0]])
     relative = np.clip(np.concatenate([course, ends]) / (np.ptp(levels[::2], axis=0) + 3e-3), -2, 2)
@@ -72,6 +93,28 @@ def summary_of(x, levels, learned):
     hidden = learned["summary.weight"] @ np.concatenate(parts) + learned["summary.bias"]
     body = learned["summary_body.weight"] @ np.maximum(hidden, 0) + learned["summary_body.bias"]
     return np.maximum(body, 0)
+
+
+@pytest.mark.parametrize("length", [4, 11, 20])
+def test_the_margins_hold_where_the_rules_tests_do(model, length):
+    """The first test that is passed names the shape, as in the rules."""
+    made = synthetic.generate(np.arange(2000) % 9, np.random.default_rng(3), cadence=10.0)
+    walks = np.random.default_rng(4).normal(0, 0.01, (2000, 20, 4)).cumsum(axis=1) * (1, 4, 1, 0.5)
+    walks = Windows.of(np.clip(walks + (0.5, 0.5, 0.5, 0.15), 0, STATE_MAX), made.times)
+    windows = cut(concatenate([made, walks]), 0, length)
+    inputs = inputs_of(windows)
+    with torch.inference_mode():
+        going, rest = model.features.margins(inputs["states"], inputs["mask"].sum(dim=1)).unbind(dim=1)
+    down, up, spike, moved = rest.unbind(dim=1)
+    tests = torch.stack([down, up, spike, going[:, 3], going[:, 2], going[:, 0], moved], dim=1)
+    names = ("basin_transition_down", "basin_transition_up", "entropy_spike_recovery", "void_rising")
+    names += ("rising_entropy", "falling_energy", "convergence", "settled_presence")
+    passed = torch.cat([tests >= 0, torch.ones(len(tests), 1, dtype=torch.bool)], dim=1)
+    found = np.array([SHAPE_ID[name] for name in names])[passed.int().argmax(dim=1)]
+    label, margin = shapes.robust_with_margin(windows)
+    sure = margin > 1e-6
+    assert sure.mean() > 0.99 and len(np.unique(label[sure])) >= 7
+    np.testing.assert_array_equal(found[sure], label[sure])
 
 
 @pytest.mark.parametrize("length", [4, 5, 13, 20])

@@ -22,9 +22,9 @@ from .configuration_eisv_lumen import TrajectoryConfig
 _FORBIDDEN = -1e9
 _STEP_FEATURES = 3
 _TAILS = (0.5, 0.75)
-_SIZES = (0, 5, 6, 2, 3, 4, 7, 8, 1, 9, 10, 11, 13, 12, 14)
-"""Where the weights of the summary have its sizes, in the order in which `WindowFeatures` finds them."""
-_SUMMARIES = len(_SIZES)
+_SIZES, _EXTENT, _TRAVELLED, _NET, _LATE, _UP, _FALL = 15, 6, 7, 9, 10, 11, 13
+"""How many sizes of the movement there are, and where among them the rules' tests find theirs."""
+_TESTS = 9
 _SMALLEST_SIZE, _USUAL_SIZE = 1e-3, 0.02
 _SMALLEST_RANGE = 3e-3
 
@@ -140,27 +140,29 @@ class FeedForward(nn.Module):
         return self.fall(torch.relu(self.rise(x)))
 
 
-def _summary_columns(dimensions: int, gains: int, levels: int) -> list[int]:
-    """Where the summary's weights, kept dimension by dimension, have the features in their own order."""
-    shown = [*_SIZES, *range(_SUMMARIES, _SUMMARIES + levels - 1)]
-    each, n_visible = range(dimensions), dimensions * len(shown) * gains
-    visible = [(d * len(shown) + j) * gains + gain for j in shown for d in each for gain in range(gains)]
-    sizes = [n_visible + d * _SUMMARIES + j for j in _SIZES for d in each]
-    first = n_visible + len(sizes)
-    return [*visible, *sizes, *range(first, first + dimensions * (levels + 2) + 1)]
-
-
 class WindowFeatures(nn.Module):
     """States and times as features without a time scale, one token per state and one for the whole window.
 
     A state is shown as its value and its differences from the first, last, mean and previous state; the
-    window as its ranges, changes and spread, and as levels (local means in the order of the states). Time
-    enters as the position between first and last state, and as the pace relative to the mean step.
+    window as its ranges, changes and spread, as levels (local means in the order of the states), and as the
+    margins by which it passes the rules' tests. Time enters as the position between first and last state,
+    and as the pace relative to the mean step.
+
+    Attributes:
+        tests: `[9, 6, 4]` the tests as sums of a dimension's range and way travelled over its levels, net
+            change, last part, rise above the first and fall from the highest level: which dimension moved
+            most, moved, in one direction, still going on; any movement; spike, recovered; change of basin
+            down, up.
+        bounds: `[9, 4]` what each test has to reach; out of reach for dimensions that it does not look at.
+        others: `[4, 4]` 0 for the dimensions that one is compared with, very high elsewhere.
     """
 
     scale: Tensor
     gains: Tensor
     own: Tensor
+    tests: Tensor
+    bounds: Tensor
+    others: Tensor
 
     def __init__(self, config: TrajectoryConfig) -> None:
         super().__init__()
@@ -173,8 +175,11 @@ class WindowFeatures(nn.Module):
         own = torch.eye(dimensions).repeat_interleave(config.width // dimensions, dim=0)
         self.register_buffer("own", own.repeat_interleave(per_dimension, dim=1))
         self.positions = nn.Parameter(torch.randn(config.window_length, config.width) * 0.1)
-        self.summary_columns = _summary_columns(dimensions, gains, config.levels)
-        self.summary = nn.Linear(len(self.summary_columns), config.width)
+        self.register_buffer("tests", torch.zeros(_TESTS, 6, dimensions))
+        self.register_buffer("bounds", torch.zeros(_TESTS, dimensions))
+        self.register_buffer("others", torch.zeros(dimensions, dimensions))
+        rows = (_SIZES + config.levels + 1) * gains + _SIZES + config.levels + 2
+        self.summary = nn.Linear(dimensions * rows + 1, config.width)
         self.summary_body = nn.Linear(config.width, config.width)
 
     def forward(self, states: Tensor, times: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
@@ -262,15 +267,29 @@ class WindowFeatures(nn.Module):
 
     def _summary(self, seen: _Seen) -> Tensor:
         sizes, course, relative, middle = self._movement(seen)
-        visible = torch.cat([sizes, course], dim=1).unsqueeze(-1) * self.gains
+        visible = torch.cat([sizes, course, self._margins(sizes)], dim=1).unsqueeze(-1) * self.gains
         logs = torch.log(sizes.abs() + _SMALLEST_SIZE) - math.log(_USUAL_SIZE)
         rest = torch.cat([logs, relative, middle], dim=1)
         shown = [torch.tanh(visible), rest, seen.by_count.present[:, 0, :1]]
         flat = [part.reshape(-1, math.prod(int(number) for number in part.shape[1:])) for part in shown]
-        columns = torch.tensor(self.summary_columns, device=rest.device)
-        weight = self.summary.weight.index_select(1, columns)
-        summary = nn.functional.linear(torch.cat(flat, dim=1), weight, self.summary.bias)
-        return torch.relu(self.summary_body(torch.relu(summary)))
+        return torch.relu(self.summary_body(torch.relu(self.summary(torch.cat(flat, dim=1)))))
+
+    def margins(self, states: Tensor, count: Tensor) -> Tensor:
+        """`[B, 2, 4]` by how much the window passes the rules' tests, below 0 where it fails; no fixed unit.
+
+        First that a dimension moves most, in its direction, and goes on; then basin down, basin up, entropy
+        spike and recovery, and any movement at all.
+        """
+        return self._margins(self._movement(self._see(states, count))[0])
+
+    def _margins(self, sizes: Tensor) -> Tensor:
+        looked_at = sizes[:, [_EXTENT, _TRAVELLED, _NET, _LATE, _UP, _FALL]].unsqueeze(1)
+        tests = (looked_at * self.tests).sum(dim=2) - self.bounds
+        moved_most, going, moved, rise, recovered, basins = tests.split([1, 3, 1, 1, 1, 2], dim=1)
+        lead = moved_most - (moved_most - self.others).amax(dim=2).unsqueeze(1)
+        going = torch.cat([going, lead], dim=1).amin(dim=1)
+        rest = torch.cat([basins, torch.minimum(rise, recovered), moved], dim=1).amax(dim=2)
+        return torch.stack([going, rest], dim=1)
 
     def _movement(self, seen: _Seen) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What the window says of the movement as a whole.
