@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks import labelling
 from eisv_lumen.distribution import LEGAL_FIRST, LEGAL_SECOND, LEGAL_THIRD
@@ -21,7 +21,7 @@ from eisv_lumen.rules import Rules
 from eisv_lumen.synthetic import generate
 from eisv_lumen.vocabulary import SHAPES
 from eisv_lumen.windows import summaries
-from training import corpus
+from training import corpus, llama_tree, tree_attention
 from training.answering import ask, read_answers
 from training.dialogue import FORMS, prompt_ids
 from training.grammar import AnswerGrammar, ExpressionScorer, distribution_of, leaf_probabilities
@@ -262,20 +262,101 @@ def test_scoring_leaves_the_model_as_it_was(speaker):
     assert ask(model, tokenizer, grammar, given, constrained=True, seed=1).texts == before
 
 
-def test_a_model_of_another_architecture_is_scored_alike(speaker):
-    """Llama has neither Qwen3's norms of queries and keys nor its head size."""
-    _, tokenizer = speaker
+def of_build(build, tokenizer):
+    """A causal language model of the build with random weights, large enough that its answers differ."""
     torch.manual_seed(2)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), intermediate_size=48, **sizes)).eval()
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes |= {"vocab_size": len(tokenizer), "intermediate_size": 48, "pad_token_id": tokenizer.pad_token_id}
+    configuration = AutoConfig.for_model(build, **sizes, **BUILDS[build])
+    model = AutoModelForCausalLM.from_config(configuration).eval()
     for parameter in model.parameters():
         parameter.data *= 8 if parameter.ndim == 2 else 1
-    grammar, given = AnswerGrammar(tokenizer, "card"), prompts(tokenizer, "card", 2)
-    distribution, _ = ExpressionScorer(model, grammar).score(given)
+        parameter.data += 0.1 * torch.randn_like(parameter) if parameter.ndim == 1 else 0
+    return model
+
+
+BUILDS = {
+    # Norms of queries and keys, and a head size of its own.
+    "qwen3": {"head_dim": 16},
+    # Biases of queries, keys and values.
+    "qwen2": {},
+    "llama": {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+    # Fused projections, and norms around every sublayer with queries and keys normed as a whole: read by
+    # these models' own code.
+    "phi3": {},
+    "olmo2": {},
+}
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_models_of_any_build_are_scored_as_naively(build):
+    tokenizer = word_tokenizer()
+    model = of_build(build, tokenizer)
+    grammar, given = AnswerGrammar(tokenizer, "card"), prompts(tokenizer, "card", 3)
+    distribution, hidden = ExpressionScorer(model, grammar).score(given)
     for index in (5, 700, 2900):
         naive = naive_log_probability(model, given[1], grammar.lines[index], grammar.lines)
         exact = distribution[1:].probability(all_sequences()[[index]])
         assert np.log(exact[0]) == pytest.approx(naive, abs=1e-4)
+    with torch.no_grad():
+        plain = model.get_decoder()(input_ids=torch.tensor([given[2] + forced(grammar)]))
+    assert np.allclose(hidden[2], plain.last_hidden_state[0, -1], atol=1e-4)
+
+
+def forced(grammar):
+    """The tokens that begin every answer."""
+    return [at[0] for at in zip(*grammar.lines, strict=False) if len(set(at)) == 1]
+
+
+@pytest.mark.parametrize("build", ["qwen3", "qwen2", "llama"])
+@pytest.mark.parametrize("form", FORMS)
+def test_the_quick_reader_reads_what_the_models_own_code_reads(build, form):
+    tokenizer = word_tokenizer()
+    model = of_build(build, tokenizer)
+    scorer = ExpressionScorer(model, word_grammar(form))
+    ids = torch.tensor([prompts(tokenizer, form, 1)[0][:40], prompts(tokenizer, form, 2)[1][:40]])
+    assert llama_tree.reads(model.get_decoder())
+    for shared in (0, 1, 9):
+        ids[:, :shared] = ids[0, :shared]
+        beginning = ids[0, :shared].tolist()
+        quick = llama_tree.LlamaReader(model.get_decoder(), scorer._tree, beginning)
+        plain = tree_attention.PlainReader(model, scorer._tree, beginning)
+        with torch.inference_mode():
+            found, expected = quick.read(ids[:, shared:]), plain.read(ids[:, shared:])
+        for one, other in zip(found, expected, strict=True):
+            assert torch.allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.parametrize("build", ["phi3", "olmo2"])
+def test_other_builds_are_left_to_their_own_code(build):
+    assert not llama_tree.reads(of_build(build, word_tokenizer()).get_decoder())
+
+
+def test_layers_that_see_a_part_of_the_prompt_are_left_to_the_models_own_code():
+    model = of_build("qwen3", word_tokenizer())
+    model.config.layer_types[1] = "sliding_attention"
+    assert not llama_tree.reads(model.get_decoder())
+
+
+def test_two_hundred_windows_are_scored_as_naively():
+    """Prompts of several lengths, in many batches; every expression of some, one of every window."""
+    tokenizer, count, grammar = word_tokenizer(), 200, word_grammar("design")
+    torch.manual_seed(6)
+    model = new_model(SIZES, tokenizer).eval()
+    for parameter in model.parameters():
+        parameter.data *= 3 if parameter.ndim == 2 else 1
+    generator = np.random.default_rng(3)
+    shapes = generator.integers(0, len(SHAPES), count)
+    windows = generate(shapes, generator, cadence=generator.choice([2.0, 30.0, 300.0], count))
+    given = prompt_ids(tokenizer, "design", shapes, summaries(windows))
+    assert len({len(prompt) for prompt in given}) > 1
+    exact = np.log(leaf_probabilities(ExpressionScorer(model, grammar).score(given)[0]))
+    for row in range(0, count, 40):
+        assert np.abs(exact[row] - labelling.naive(model, grammar, given[row])).max() < 1e-4
+    for row, index in enumerate(generator.integers(0, len(all_sequences()), count)):
+        naive = naive_log_probability(model, given[row], grammar.lines[index], grammar.lines)
+        assert exact[row, index] == pytest.approx(naive, abs=1e-4)
+    assert np.ptp(exact, axis=0).max() > 0.1, "windows differ"
 
 
 @settings(max_examples=12, deadline=None)
@@ -423,4 +504,4 @@ def test_the_benchmark_measures_every_way_on_the_same_windows(monkeypatch):
     assert len(against) == 4 and all(figure.value > 0 and figure.baseline > 0 for figure in against)
     assert len({figure.value for figure in against}) == 1, "one figure, beside each way"
     apart = figures["largest difference from naive scoring (log-probability)"]
-    assert apart.value < 1e-4 and apart.n == 3 * len(all_sequences())
+    assert apart.value < 1e-4 and apart.n == 4 * len(all_sequences())

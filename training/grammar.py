@@ -5,7 +5,7 @@ follow the trie always answers legally, and the product of its renormalised next
 is the exact probability of an expression: no sample is needed to know what a model would say.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,12 @@ from eisv_lumen.errors import ConfigurationError
 from eisv_lumen.expression import Expression, all_sequences
 from eisv_lumen.vocabulary import LUMEN_WORDS, N_CLASSES, N_TOKENS, PATTERNS
 from training.dialogue import Form, answer_ids, expression_text
-from training.tree_attention import NOWHERE, ReadPrompts, tree_attention, tree_of
+from training.llama_tree import LlamaReader, reads
+from training.tree_attention import NOWHERE, PlainReader, Tree
 
 NO_CHILD = -1
+_LARGE_BLOCK = 24 << 20
+"""Bytes; above 32 MiB the C library would not remember it."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,7 @@ class ExpressionScorer:
         ConfigurationError: The grammar's tokens are not the model's.
     """
 
-    def __init__(self, model: Any, grammar: AnswerGrammar, batch_size: int = 8) -> None:
+    def __init__(self, model: Any, grammar: AnswerGrammar, batch_size: int = 16) -> None:
         known = len(model.get_output_embeddings().weight)
         if max(grammar.trie.token) >= known:
             raise ConfigurationError(
@@ -214,16 +217,10 @@ class ExpressionScorer:
         context = np.setdiff1d(trie.context(), [start, *trie.path(start)])
         place = np.full(len(trie.token), NOWHERE)
         place[context] = np.arange(len(context))
-        self._tokens = trie.token[context]
-        self._depths = trie.depth[context] - trie.depth[start]
-        self._shared, self._sees = tree_of(place[trie.parent[context]])
+        depths = trie.depth[context] - trie.depth[start]
+        self._tree = Tree.of(trie.token[context], depths, place[trie.parent[context]])
         self._choices = place[choices[1:]]
-        options = trie.children[choices]
-        self._options = np.unique(trie.token[options[options != NO_CHILD]])
-        self._columns = np.where(
-            options == NO_CHILD, NO_CHILD, np.searchsorted(self._options, trie.token[options])
-        )
-        self._edges = options
+        self._options, self._illegal, self._steps = _steps_of(trie)
 
     def score(
         self, prompts: list[list[int]], progress: Callable[[int], None] | None = None
@@ -245,109 +242,77 @@ class ExpressionScorer:
 
         prompts = [prompt + self._forced for prompt in prompts]
         shared = _shared_prefix(prompts)
-        order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
         leaves: list[np.ndarray] = [np.zeros(0)] * len(prompts)
         hidden: list[np.ndarray] = [np.zeros(0)] * len(prompts)
-        was_training = self.model.training
+        done, was_training = 0, self.model.training
         self.model.eval()
         try:
             with torch.inference_mode():
-                prefix = self._read_prefix(prompts[0][:shared]) if shared else None
-                for start in range(0, len(order), self.batch_size):
-                    chosen = order[start : start + self.batch_size]
-                    scores, states = self._forward([prompts[i][shared:] for i in chosen], shared, prefix)
+                reader = self._reader(prompts[0][:shared])
+                for chosen in _alike(prompts, self.batch_size):
+                    scores, states = self._forward(reader, [prompts[i][shared:] for i in chosen])
                     for index, score, state in zip(chosen, scores, states, strict=True):
                         leaves[index], hidden[index] = score, state
+                    done += len(chosen)
                     if progress is not None:
-                        progress(start + len(chosen))
+                        progress(done)
         finally:
             self.model.train(was_training)
         return distribution_of(np.stack(leaves)), np.stack(hidden)
 
-    def _read_prefix(self, tokens: list[int]) -> Any:
-        import torch
+    def _reader(self, prefix: list[int]) -> LlamaReader | PlainReader:
+        """What reads prompts that begin with `prefix`: the quick one where it knows the model's build."""
+        inner = _plain(self.model)
+        decoder = inner.get_decoder()
+        if reads(decoder):
+            _keep_freed_memory()
+            return LlamaReader(decoder, self._tree, prefix)
+        return PlainReader(inner, self._tree, prefix)
 
-        ids = torch.tensor([tokens], device=self.model.device)
-        return _backbone(self.model)(input_ids=ids, use_cache=True).past_key_values
-
-    def _forward(self, own: list[list[int]], shared: int, prefix: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _forward(
+        self, reader: LlamaReader | PlainReader, own: list[list[int]]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """`[B, 3000]` log-probabilities of the expressions and `[B, H]` hidden states.
 
         Args:
-            own: What each of B prompts holds beyond the beginning that all share.
-            shared: Length of that beginning.
-            prefix: Its keys and values; None where it is empty.
+            reader: Knows what all prompts begin with.
+            own: What each of B prompts of one length holds beyond that.
         """
         import torch
 
-        lengths = torch.tensor([len(tokens) for tokens in own], device=self.model.device)
-        cache, ends = self._read_own(own, lengths, shared, prefix)
-        below = self._read_tree(cache, lengths, shared)
-        choices = torch.from_numpy(self._choices).to(below.device)
-        states = torch.cat([ends[:, None], below[:, choices]], dim=1).float()
-        head = self.model.get_output_embeddings().weight[torch.from_numpy(self._options).to(below.device)]
-        return self._leaves((states @ head.float().T).cpu().numpy()), ends.float().cpu().numpy()
+        device = self.model.device
+        ends, below = reader.read(torch.tensor(own, device=device))
+        states = torch.cat([ends[:, None], below[:, torch.from_numpy(self._choices).to(device)]], dim=1)
+        head = self.model.get_output_embeddings().weight[torch.from_numpy(self._options).to(device)]
+        logits = (states.float() @ head.float().T).double()
+        logits.masked_fill_(torch.from_numpy(self._illegal).to(device), -torch.inf)
+        # The last column, 0, is where a path has fewer choices than the longest.
+        steps = torch.nn.functional.pad(logits.log_softmax(dim=-1).flatten(1), (0, 1))
+        leaves = steps[:, torch.from_numpy(self._steps).to(device)].sum(dim=1)
+        return leaves.cpu().numpy(), ends.float().cpu().numpy()
 
-    def _read_own(self, own: list[list[int]], lengths: Any, shared: int, prefix: Any) -> tuple[Any, Any]:
-        """Keys and values of the prompts, and `[B, H]` the states after their ends.
 
-        Padding follows a prompt, where none of its tokens sees it: positions and masks stay the plain ones.
-        """
-        import torch
+def _steps_of(trie: ExpressionTrie) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How a path's probability follows from what is said at each of the C choices.
 
-        longest = max(map(len, own))
-        padded = [tokens + [tokens[-1]] * (longest - len(tokens)) for tokens in own]
-        read = _backbone(self.model)(
-            input_ids=torch.tensor(padded, device=lengths.device),
-            position_ids=shared + torch.arange(longest, device=lengths.device)[None].expand(len(own), -1),
-            past_key_values=_repeated(prefix, len(own)) if prefix is not None else None,
-            use_cache=True,
-        )
-        rows = torch.arange(len(own), device=lengths.device)
-        return read.past_key_values, read.last_hidden_state[rows, lengths - 1]
-
-    def _read_tree(self, cache: Any, lengths: Any, shared: int) -> Any:
-        """`[B, C, H]` states after every token of the grammar after which there is a choice."""
-        import torch
-
-        device, kind = lengths.device, cache.layers[0].keys.dtype
-        longest = int(lengths.max())
-        padding = torch.arange(shared + longest, device=device)[None] >= shared + lengths[:, None]
-        elsewhere = torch.from_numpy(~self._sees).to(device)
-        unseen = torch.zeros(
-            len(lengths), len(elsewhere), shared + longest + elsewhere.shape[1] + 1, device=device, dtype=kind
-        )
-        unseen[..., : shared + longest].masked_fill_(padding[:, None], float("-inf"))
-        unseen[..., shared + longest : -1].masked_fill_(elsewhere[None], float("-inf"))
-        read = ReadPrompts(
-            layers=[(layer.keys, layer.values) for layer in cache.layers],
-            shared=torch.from_numpy(self._shared).to(device),
-            unseen=unseen,
-        )
-        depths = torch.from_numpy(self._depths).to(device)
-        inner = _plain(self.model)
-        with tree_attention(inner):
-            return inner.get_decoder()(
-                input_ids=torch.from_numpy(self._tokens).to(device)[None].expand(len(lengths), -1),
-                position_ids=shared + lengths[:, None] - 1 + depths[None],
-                use_cache=False,
-                read=read,
-            ).last_hidden_state
-
-    def _leaves(self, logits: np.ndarray) -> np.ndarray:
-        trie = self.grammar.trie
-        found = logits[:, np.arange(len(self._columns))[:, None], np.maximum(self._columns, 0)]
-        found = np.where(self._columns == NO_CHILD, -np.inf, found.astype(np.float64))
-        found -= found.max(axis=2, keepdims=True)
-        found -= np.log(np.exp(found).sum(axis=2, keepdims=True))
-        edges = np.zeros((len(logits), len(trie.token)))
-        real = self._edges != NO_CHILD
-        edges[:, self._edges[real]] = found[:, real]
-        total = np.zeros_like(edges)
-        for depth in range(1, int(trie.depth.max()) + 1):
-            at = np.flatnonzero(trie.depth == depth)
-            total[:, at] = total[:, trie.parent[at]] + edges[:, at]
-        return total[:, trie.leaf]
+    Returns:
+        `[O]` every token that some choice offers, `[C, O]` bool where it is not offered, and `[S, 3000]` the
+        flat places in such a table that each path goes through; C * O where it has fewer than S choices.
+    """
+    choices = trie.choices()
+    options = np.unique(trie.token[trie.children[choices][trie.children[choices] != NO_CHILD]])
+    illegal = np.ones((len(choices), len(options)), bool)
+    place = np.full(len(trie.token), illegal.size)
+    for index, choice in enumerate(choices):
+        offered = trie.children[choice][trie.children[choice] != NO_CHILD]
+        columns = np.searchsorted(options, trie.token[offered])
+        illegal[index, columns] = False
+        place[offered] = index * len(options) + columns
+    paths = [[step for step in place[trie.path(leaf)] if step < illegal.size] for leaf in trie.leaf]
+    steps = np.full((max(map(len, paths)), len(paths)), illegal.size)
+    for leaf, path in enumerate(paths):
+        steps[: len(path), leaf] = path
+    return options, illegal, steps
 
 
 def distribution_of(log_probabilities: np.ndarray) -> ExpressionDistribution:
@@ -399,16 +364,21 @@ def _plain(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _backbone(model: Any) -> Any:
-    """The model below the head, adapters included."""
-    return _plain(model).get_decoder()
+def _alike(prompts: list[list[int]], most: int) -> Iterator[np.ndarray]:
+    """Indices of prompts of one length, at most so many at a time: without padding there is none to mask."""
+    lengths = np.array([len(prompt) for prompt in prompts])
+    for length in np.unique(lengths):
+        found = np.flatnonzero(lengths == length)
+        for start in range(0, len(found), most):
+            yield found[start : start + most]
 
 
-def _repeated(cache: Any, count: int) -> Any:
-    """The cache of one sequence as the cache of `count` equal ones."""
-    from transformers import DynamicCache
+def _keep_freed_memory() -> None:
+    """Let glibc reuse what tensors free, instead of giving it back and having it zeroed page by page.
 
-    copy = DynamicCache()
-    for index, layer in enumerate(cache.layers):
-        copy.update(layer.keys.expand(count, -1, -1, -1), layer.values.expand(count, -1, -1, -1), index)
-    return copy
+    The C library keeps freed memory up to twice the largest block it saw freed (mallopt(3), "dynamic mmap
+    threshold"). The block is never written to, so it takes no memory itself; elsewhere this does nothing.
+    """
+    import torch
+
+    torch.empty(_LARGE_BLOCK, dtype=torch.uint8)
