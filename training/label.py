@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--base", type=Path, help="model folder; by default the adapter's Hub repository")
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--batch-size", type=int, default=32, help="windows per forward pass")
+    parser.add_argument("--batch-size", type=int, default=16, help="windows per forward pass")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="a GPU where there is one")
     options = parser.parse_args(arguments)
     artifact.Manifest.read(options.dataset, kind="dataset")
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def write_labels(
-    model: Any, tokenizer: Any, splits: list[Split], folder: Path, batch_size: int = 32
+    model: Any, tokenizer: Any, splits: list[Split], folder: Path, batch_size: int = 16
 ) -> dict[str, Any]:
     """Write tensors and window ids into `folder`; returns the metrics."""
     from safetensors.numpy import save_file
@@ -77,7 +77,7 @@ def write_labels(
         {
             "first": distribution.first.astype(np.float32),
             "second": distribution.second.astype(np.float32),
-            "third": distribution.third.astype(np.float16),
+            "third": distribution.third.astype(np.float32),
             "hidden": hidden.astype(np.float32),
         },
         str(folder / LABELS.tensors),
