@@ -1,6 +1,6 @@
 """What a release costs over the bare calls that send the same files: `python -m benchmarks.publishing`.
 
-    python -m benchmarks.publishing --rounds 7 --out artifacts/publishing.json
+    python -m benchmarks.publishing --rounds 9 --out artifacts/publishing.json
 
 A local Hub takes folders of the demo's sizes by turns: bare, as one `create_repo` and one `create_commit` per
 repository; and as a release, which validates, compares, commits, reads back, signs and tags. The bytes are
@@ -16,12 +16,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, HfApi, configure_http_backend
 from huggingface_hub.utils import disable_progress_bars
 
 from eisv_lumen.artifact import write_json
@@ -44,11 +46,20 @@ SIZES = {
 }
 """Bytes of the large files, about those of the demo."""
 
+STAGES = {
+    "folders read, the Hub asked": "validated",
+    "compared with the Hub": "planned",
+    "sent and committed": "committed student",
+    "read back": "compared student",
+    "tagged": "tagged student",
+}
+"""Parts of a release, each with the state that ends it."""
+
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path, default=Path("artifacts/publishing.json"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -56,6 +67,8 @@ def main() -> None:
     for name, entry in found["seconds"].items():
         span = f"n={entry['n']}, {entry['least']:.3f} to {entry['most']:.3f}"
         print(f"{name:28} {entry['median']:7.3f} s  ({span})")
+    for name, taken in found["stages"].items():
+        print(f"  of a release: {name:28} {taken:7.3f} s")
     print(f"a release over bare calls: {found['overhead']:+.1%}   requests: {found['requests']}")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out, found)
@@ -67,16 +80,18 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
     generator = np.random.default_rng(0)
     folders = release_folders(folder / "artifacts", small_student(folder / "student"))
     times: dict[str, list[float]] = {}
+    stages: dict[str, list[float]] = {}
     requests: dict[str, int] = {}
     with start(folder / "hub") as hub, pytest.MonkeyPatch.context() as patch:
         as_if_imported_with(hub.url, patch)
         api = HfApi(endpoint=hub.url, token=hub.token)
         for number in range(rounds):
             # By turns, so that neither has the warmer Hub or the quieter machine.
-            kinds = [("bare", bare), ("release", release)]
+            kinds = [("bare", bare), ("release", partial(release, stages=stages))]
             for kind, send in kinds if number % 2 else reversed(kinds):
                 settings = ReleaseSettings(namespace=f"{kind}{number}", names=NAMES)
                 renew(folders, settings, generator)
+                configure_http_backend()  # a release sets its own connections up
                 with counted(patch) as count:
                     timed(times, kind, lambda: send(api, settings, folders))  # noqa: B023 - called at once
                 requests[kind] = count.total()
@@ -96,6 +111,7 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
         "seconds": seconds,
         "overhead": statistics.median(ratios) - 1,
         "overhead_of_rounds": [round(ratio - 1, 4) for ratio in ratios],
+        "stages": {name: statistics.median(values) for name, values in stages.items()},
         "requests": requests,
         "bytes": sum(size for files in SIZES.values() for size in files.values()),
     }
@@ -114,10 +130,23 @@ def bare(api: HfApi, settings: ReleaseSettings, folders: dict[str, Path]) -> Non
         api.create_commit(repo_id, operations, commit_message="bare", repo_type=repo_type)
 
 
-def release(api: HfApi, settings: ReleaseSettings, folders: dict[str, Path]) -> None:
-    """A whole release."""
+def release(
+    api: HfApi,
+    settings: ReleaseSettings,
+    folders: dict[str, Path],
+    stages: dict[str, list[float]] | None = None,
+) -> None:
+    """A whole release; the seconds of its stages are added to `stages`."""
+    reached = {"": time.perf_counter()}
+
+    def at(state: str) -> None:
+        reached[state] = time.perf_counter()
+
     with redirect_stdout(io.StringIO()):
-        publish_release(api, settings, Version.parse("0.1.0"), KEY, "hf_token", folders, None)
+        publish_release(api, settings, Version.parse("0.1.0"), KEY, str(api.token), folders, None, at=at)
+    if stages is not None:
+        for name, (before, state) in zip(STAGES, pairwise(("", *STAGES.values())), strict=True):
+            stages.setdefault(name, []).append(reached[state] - reached[before])
 
 
 def renew(folders: dict[str, Path], settings: ReleaseSettings, generator: np.random.Generator) -> None:

@@ -17,7 +17,8 @@ import yaml
 
 INTRODUCTION = "introduction"
 _KEY = "front matter: "
-_FRONT_MATTER = re.compile(r"\A---\n(.*?\n)---\n", re.DOTALL)
+# As the Hub reads it: spaces behind the dashes do not count.
+_FRONT_MATTER = re.compile(r"\A\s*---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _KEPT = re.compile(r"[ \t]*<!--\s*kept by hand at every release:\s*(\[[^>]*\])\s*-->[ \t]*\n?")
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
 

@@ -1,6 +1,7 @@
 """What a repository should hold and what it holds: files known by their hashes, and how two sets differ."""
 
 import hashlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,9 +58,19 @@ class LocalFile:
 
     @cached_property
     def git_sha1(self) -> str:
-        """The hash by which git knows a file with these bytes."""
-        head = f"blob {self.size}\0".encode()
-        return _digest(self.source, hashlib.sha1(head, usedforsecurity=False))
+        """The hash by which git knows a file with these bytes.
+
+        Raises:
+            ArtifactError: They are no longer the bytes that were hashed first.
+        """
+        as_git = hashlib.sha1(f"blob {self.size}\0".encode(), usedforsecurity=False)
+        if _digest(self.source, hashlib.sha256(), as_git) != self.sha256:
+            raise ArtifactError(
+                found=f"{self.source!r} changed while it was published",
+                expected="the file that was validated",
+                next="let nothing write to the folder, then run the same command again",
+            )
+        return as_git.hexdigest()
 
     def same(self, remote: Content) -> bool:
         """Whether the Hub has the same bytes, by whichever hash it gives."""
@@ -68,6 +79,13 @@ class LocalFile:
     def read(self) -> bytes:
         """Its bytes."""
         return self.source if isinstance(self.source, bytes) else self.source.read_bytes()
+
+    def head(self, size: int) -> bytes:
+        """Its first bytes."""
+        if isinstance(self.source, bytes):
+            return self.source[:size]
+        with self.source.open("rb") as file:
+            return file.read(size)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -120,11 +138,10 @@ def compare(local: Mapping[str, LocalFile], remote: Mapping[str, Content]) -> Di
     )
 
 
-def _digest(source: Path | bytes, algorithm: Any) -> str:
-    if isinstance(source, bytes):
-        algorithm.update(source)
-    else:
-        with source.open("rb") as file:
-            while block := file.read(_BLOCK):
+def _digest(source: Path | bytes, *algorithms: Any) -> str:
+    """The first algorithm's result; all of them are given the bytes."""
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        while block := file.read(_BLOCK):
+            for algorithm in algorithms:
                 algorithm.update(block)
-    return str(algorithm.hexdigest())
+    return str(algorithms[0].hexdigest())

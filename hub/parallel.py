@@ -31,4 +31,17 @@ class Workers:
         Raises:
             Exception: What the first of the works that failed raised.
         """
-        return list(map(work, items) if self._pool is None else self._pool.map(work, items))
+        return self.begin(work, items)()
+
+    def begin(self, work: Callable[[A], B], items: Iterable[A]) -> Callable[[], list[B]]:
+        """The same, while the caller goes on with something else.
+
+        Returns:
+            Waits for the results; raises what the first of the works that failed raised. With one worker
+            everything is done already.
+        """
+        found = map(work, items) if self._pool is None else self._pool.map(work, items)
+        if self._pool is not None:
+            return lambda: list(found)
+        done = list(found)
+        return lambda: done

@@ -84,28 +84,39 @@ class Planner:
     def __init__(self, reader: Reader, version: Version, guard: Callable[[str, bytes], None]) -> None:
         self.reader, self.version, self.guard = reader, version, guard
 
-    def repository(self, role: str, repo_id: str, own: Mapping[str, LocalFile]) -> RepositoryPlan:
+    def repository(
+        self, role: str, repo_id: str, own: Mapping[str, LocalFile], remote: Remote | None = None
+    ) -> RepositoryPlan:
         """Compare a folder with its repository.
+
+        Args:
+            role: See `release.ROLES`.
+            repo_id: `namespace/name`.
+            own: The folder's files.
+            remote: The repository's branches and tags, where they have been read this moment.
 
         Raises:
             HubError: The Hub cannot be read.
             VerificationError: The version exists with other content, a newer one exists, or somebody else
                 changed files there.
         """
-        remote = self.reader.remote(repo_id, ROLES[role])
+        remote = remote or self.reader.remote(repo_id, ROLES[role])
         if self.version.tag in remote.tags:
             return self._tagged(role, repo_id, own, remote)
-        if remote.versions and remote.versions[-1] > self.version:
+        last = self.reader.last_release(repo_id, ROLES[role], remote)
+        if last.version and last.version > self.version:
+            begun = "" if last.version.tag in remote.tags else ", begun and not tagged,"
+            finish = "finish that one by its own command, or " if begun else ""
             raise VerificationError(
-                found=f"release {remote.versions[-1]} of {repo_id}",
+                found=f"release {last.version}{begun} of {repo_id}",
                 expected=f"nothing newer than {self.version}",
-                next="publish under a higher --version; devices never go back to a lower one",
+                next=f"{finish}publish under a higher --version; devices never go back to a lower one",
             )
         tree = self.reader.tree(repo_id, ROLES[role], remote.head)
         plan = RepositoryPlan(role, repo_id, own, own, remote, tree)
         if not plan.payload_difference:
             return plan
-        return self._merged(plan)
+        return self._merged(plan, last.commit)
 
     def fresh(self, plan: RepositoryPlan) -> RepositoryPlan:
         """The plan for a repository that was made this moment: what lies in it is the Hub's own."""
@@ -129,8 +140,7 @@ class Planner:
             )
         return plan
 
-    def _merged(self, plan: RepositoryPlan) -> RepositoryPlan:
-        base = self.reader.last_release(plan.repo_id, plan.repo_type, plan.remote)
+    def _merged(self, plan: RepositoryPlan, base: str | None) -> RepositoryPlan:
         before = plan.tree
         if base != plan.remote.head:
             before = self.reader.tree(plan.repo_id, plan.repo_type, base)
@@ -210,13 +220,16 @@ def plan_release(
     planner: Planner,
     repo_ids: Mapping[str, str],
     files: Mapping[str, Mapping[str, LocalFile]],
+    remotes: Mapping[str, Remote],
     workers: Workers,
 ) -> dict[str, RepositoryPlan]:
-    """Compare every folder of a release with its repository.
+    """Compare every folder of a release with its repository, whose branches and tags have just been read.
 
     Raises:
         HubError: The Hub cannot be read.
         VerificationError: As for `Planner.repository`.
     """
-    found = workers.each(lambda role: planner.repository(role, repo_ids[role], files[role]), repo_ids)
+    found = workers.each(
+        lambda role: planner.repository(role, repo_ids[role], files[role], remotes[role]), repo_ids
+    )
     return {plan.role: plan for plan in found}

@@ -26,7 +26,7 @@ from hub.transport import limit_silence
 from hub.validation import Secrets, validate
 
 RECORD = "record.json"
-WORKERS = 4
+WORKERS = 5
 ALL_STATES = ("validated", *STATES, "recorded")
 """States that `at` of `publish_release` is told of, in order."""
 
@@ -77,9 +77,6 @@ def publish_release(
     _check_minimum(settings, version)
     repo_ids = {role: settings.repo_id(role) for role in ROLES if role in folders}
     own_base = settings.repo_id("base") if "base" in settings.names else None
-    manifests = validate(folders, own_base, key, token, *more_keys)
-    print(f"validated {len(folders)} folders: complete, gates passed, cards present, no secrets", flush=True)
-    at("validated")
     reader = Reader(api, Asking(api.endpoint, _report, patience))
     planner = Planner(reader, version, Secrets((key, *more_keys), token).check)
     board = NoticeBoard(reader, repo_ids["student"], trusted or TrustedKeys([key.public]))
@@ -91,8 +88,16 @@ def publish_release(
         return board.write(f"Roll {version} out to {rollout:g}", change)[1]
 
     with Workers(workers) as threads:
+        # The Hub looks up what it has while the folders are read.
+        reading = threads.begin(lambda role: reader.remote(repo_ids[role], ROLES[role]), repo_ids)
+        manifests = validate(folders, own_base, key, token, *more_keys, workers=threads)
+        print(
+            f"validated {len(folders)} folders: complete, gates passed, cards present, no secrets", flush=True
+        )
+        at("validated")
         files = {role: folder_files(folders[role], manifests[role].files) for role in repo_ids}
-        plans = plan_release(planner, repo_ids, files, threads)
+        remotes = dict(zip(repo_ids, reading(), strict=True))
+        plans = plan_release(planner, repo_ids, files, remotes, threads)
         _check_key(board, plans["student"], key)
         asked = agree if not _stands(plans) else None
         if dry_run or asked:

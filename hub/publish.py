@@ -5,7 +5,7 @@ without duplicate or empty commits, and one that has nothing to do changes nothi
 the Hub did not answer, or because somebody else wrote at the same time, looks again in the same way.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,16 +13,17 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from eisv_lumen import artifact
 from eisv_lumen.errors import VerificationError
-from eisv_lumen.hub_client import HubConflictError, HubError, HubUnreachableError
-from eisv_lumen.layouts import STUDENT
+from eisv_lumen.hub_client import HubConflictError, HubUnreachableError
 from eisv_lumen.release import Release
 from eisv_lumen.signing import SigningKey
-from hub.contents import LocalFile, compare
+from hub.contents import LocalFile
 from hub.manifest import ReleaseManifest, SignedRelease
 from hub.openssf import BUNDLE, ModelSigner
 from hub.parallel import Workers
 from hub.plan import Planner, RepositoryPlan
+from hub.read_back import ReadBack
 from hub.remote import commit_title
+from hub.sending import additions
 from hub.settings import ReleaseSettings
 
 ORDER = ("dataset", "base", "teacher", "space", "student")
@@ -33,8 +34,8 @@ SLOWEST = 50_000
 
 STATES = (
     "planned",
-    *(f"created {role}" for role in ORDER),
-    *(f"{step} {role}" for role in ORDER for step in ("committed", "compared")),
+    *(f"{step} {role}" for role in ORDER for step in ("created", "committed")),
+    *(f"compared {role}" for role in ORDER),
     "announced",
     *(f"tagged {role}" for role in ORDER),
 )
@@ -91,7 +92,9 @@ class Publisher:
         self.reader = planner.reader
         self.api, self.ask, self.version = self.reader.api, self.reader.ask, planner.version
         self.manifest = ReleaseManifest(self.reader, settings, self.version, keys)
+        self.read_back = ReadBack(self.reader, workers, at)
         self.changed = False
+        self._ahead: dict[str, dict[str, CommitOperationAdd]] = {}
 
     def publish(
         self,
@@ -107,12 +110,17 @@ class Publisher:
         """
         self.at("planned")
         order = [role for role in ORDER if role in plans]
-        existing = self.workers.each(self._existing, [plans[role] for role in order])
-        plans = {plan.role: plan for plan in existing}
         others = order[:-1]
-        landed = self.workers.each(lambda role: self._land(plans[role], self._with_bundle), others)
-        done = {role: plan for role, (plan, _) in zip(others, landed, strict=True)}
-        commits = {role: commit for role, (_, commit) in zip(others, landed, strict=True)}
+        done, commits = dict(plans), dict[str, str]()
+
+        def write(role: str) -> None:
+            if role == "student":
+                done[role] = self._send_ahead(plans[role])
+            else:
+                done[role], commits[role] = self._land(plans[role], self._with_bundle)
+
+        self.workers.each(write, order)
+        others_compared = self.read_back.begin([(done[role], commits[role]) for role in others])
         signed: list[SignedRelease] = []
 
         def complete(plan: RepositoryPlan) -> RepositoryPlan:
@@ -120,7 +128,10 @@ class Publisher:
             signed[:] = [self.manifest.of({**done, "student": plan}, commits, folders, manifests)]
             return plan.with_files(signed[0].files)
 
-        done["student"], commits["student"] = self._land(plans["student"], complete)
+        done["student"], commits["student"] = self._land(done["student"], complete)
+        student_compared = self.read_back.begin([(done["student"], commits["student"])])
+        others_compared()
+        student_compared()
         if not done["student"].tagged:
             self.changed = self.announce() or self.changed
         self.at("announced")
@@ -139,7 +150,7 @@ class Publisher:
             if head is not None and (plan.tagged or not plan.difference):
                 if not plan.tagged:
                     self.report(f"{plan.role} {plan.repo_id}: as it should be already, {head[:12]}")
-                self._landed(plan, head)
+                    self.at(f"committed {plan.role}")
                 return plan, head
             try:
                 commit = self._commit(plan)
@@ -147,16 +158,25 @@ class Publisher:
                 # It may have arrived all the same: look before sending it again.
                 backoff.wait(error)
             else:
-                self._landed(plan, commit)
+                self.at(f"committed {plan.role}")
                 return plan, commit
             plan = self._again(plan)
 
-    def _landed(self, plan: RepositoryPlan, commit: str) -> None:
-        if plan.tagged:
-            return
-        self.at(f"committed {plan.role}")
-        self._read_back(plan, commit)
-        self.at(f"compared {plan.role}")
+    def _send_ahead(self, plan: RepositoryPlan) -> RepositoryPlan:
+        """Upload the large files of a repository whose commit has to wait; they are no part of it yet."""
+        plan = self._existing(plan)
+        difference = plan.difference
+        if plan.tagged or not (difference.added or difference.changed):
+            return plan
+        names = [*difference.added, *difference.changed]
+        sent = additions(plan.files, names)
+        self.ask(
+            f"upload files to {plan.repo_id}",
+            lambda: self.api.preupload_lfs_files(plan.repo_id, sent, repo_type=plan.repo_type),
+            extra_seconds=_size(plan, names) / SLOWEST,
+        )
+        self._ahead[plan.role] = dict(zip(names, sent, strict=True))
+        return plan
 
     def _again(self, plan: RepositoryPlan) -> RepositoryPlan:
         """The plan against what the Hub has by now."""
@@ -165,11 +185,14 @@ class Publisher:
     def _commit(self, plan: RepositoryPlan) -> str:
         difference = plan.difference
         sent = [*difference.added, *difference.changed]
+        # What was sent ahead serves one attempt: afterwards the branch may treat those files otherwise.
+        ahead = self._ahead.pop(plan.role, {})
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
-            CommitOperationAdd(name, plan.files[name].source) for name in sent
+            ahead[name] for name in sent if name in ahead
         ]
+        operations += additions(plan.files, (name for name in sent if name not in ahead))
         operations += [CommitOperationDelete(name, is_folder=False) for name in difference.deleted]
-        size = sum(plan.files[name].size for name in sent)
+        size = _size(plan, sent)
         self.report(f"{plan.role} {plan.repo_id}: {difference}, {size / 1e6:.1f} MB")
         for note in plan.notes:
             self.report(f"  {note}")
@@ -222,24 +245,6 @@ class Publisher:
             found = self.models.sign(name, plan.files)
         return plan.with_files({BUNDLE: LocalFile.of(found)})
 
-    def _read_back(self, plan: RepositoryPlan, commit: str) -> None:
-        """Compare every hash that the Hub lists, and download the manifests, before anything is tagged."""
-        stands = self.reader.tree(plan.repo_id, plan.repo_type, commit)
-        wrong = compare(
-            plan.files, {name: content for name, content in stands.items() if name not in plan.kept}
-        ).lines()
-        for name in (artifact.MANIFEST, STUDENT.release, STUDENT.signature):
-            if name in plan.files:
-                read = self.reader.file(plan.repo_id, plan.repo_type, commit, name)
-                if read != plan.files[name].read():
-                    wrong.append(f"~ {name} as downloaded")
-        if wrong:
-            raise HubError(
-                found=f"{plan.repo_id} at {commit[:12]} differs from what was sent: {', '.join(wrong[:3])}",
-                expected="the very files that were committed",
-                next="run the same command again; nothing has been tagged",
-            )
-
     def _tag(self, plan: RepositoryPlan, commit: str) -> None:
         tag = self.version.tag
         if plan.tagged:
@@ -260,3 +265,7 @@ class Publisher:
         self.changed = True
         self.report(f"{plan.role} {plan.repo_id}: tagged {tag} at {commit[:12]}")
         self.at(f"tagged {plan.role}")
+
+
+def _size(plan: RepositoryPlan, names: Iterable[str]) -> int:
+    return sum(plan.files[name].size for name in names)

@@ -46,6 +46,19 @@ class Remote:
         return sorted(version for tag in self.tags if (version := Version.of_tag(tag)))
 
 
+@dataclass(frozen=True)
+class LastRelease:
+    """What a release last left in a repository.
+
+    Attributes:
+        commit: By which it last wrote main, or the Hub's own first one; None: neither.
+        version: The highest that is tagged or was begun; None: there is none.
+    """
+
+    commit: str | None
+    version: Version | None
+
+
 class Reader:
     """Reads repositories, patiently.
 
@@ -121,25 +134,28 @@ class Reader:
         hf_raise_for_status(response)
         return bytes(response.content)
 
-    def last_release(self, repo_id: str, repo_type: str, remote: Remote) -> str | None:
-        """The commit by which a release last wrote main, or the Hub's own first one; None: neither.
+    def last_release(self, repo_id: str, repo_type: str, remote: Remote) -> LastRelease:
+        """The commit by which a release last wrote main, or the Hub's own first one, or neither.
 
         A release that was killed before its tags counts too, so commits are told by their titles; where
         somebody has rewritten the history, the newest tag tells.
         """
+        newest = remote.versions[-1] if remote.versions else None
         if remote.head is None or remote.head in [remote.tags[version.tag] for version in remote.versions]:
-            return remote.head
+            return LastRelease(remote.head, newest)
         commits = self.ask(
             f"list the commits of {repo_id}",
             lambda: self.api.list_repo_commits(repo_id, repo_type=repo_type),
         )
         for commit in commits:
-            if (match := _RELEASE.fullmatch(commit.title)) and Version.of_tag(f"v{match[1]}"):
-                return commit.commit_id
-        if remote.versions:
-            return remote.tags[remote.versions[-1].tag]
+            match = _RELEASE.fullmatch(commit.title)
+            if match and (version := Version.of_tag(f"v{match[1]}")):
+                return LastRelease(commit.commit_id, max(version, newest or version))
+        if newest:
+            return LastRelease(remote.tags[newest.tag], newest)
         # What the Hub itself put into a new repository is nobody's work.
-        return commits[-1].commit_id if commits and commits[-1].title == _FIRST else None
+        first = commits[-1].commit_id if commits and commits[-1].title == _FIRST else None
+        return LastRelease(first, None)
 
 
 def commit_title(version: Version) -> str:

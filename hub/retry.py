@@ -70,12 +70,13 @@ class Asking:
     ) -> None:
         self.endpoint, self.report, self.patience = endpoint, report, patience or Patience()
 
-    def __call__(self, what: str, request: Callable[[], T]) -> T:
+    def __call__(self, what: str, request: Callable[[], T], extra_seconds: float = 0.0) -> T:
         """Do something that may be done twice: read, or write what changes nothing the second time.
 
         Args:
             what: Such as "list the files of hikewa/eisv-lumen-student".
             request: The call of the client.
+            extra_seconds: Time for each attempt beside that for a request without files.
 
         Raises:
             HubError: The Hub refused, or did not answer for as long as the patience lasts.
@@ -83,7 +84,7 @@ class Asking:
         backoff = self.backoff()
         while True:
             try:
-                return self.once(what, request)
+                return self.once(what, request, extra_seconds)
             except HubUnreachableError as error:
                 backoff.wait(error)
 
@@ -93,7 +94,7 @@ class Asking:
         Args:
             what: As above.
             request: As above.
-            extra_seconds: Time beside that for a request without files.
+            extra_seconds: As above.
 
         Raises:
             HubUnreachableError: No answer in time, or none that makes sense: worth another attempt.

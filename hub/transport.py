@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+from urllib.parse import urlsplit
 
 from huggingface_hub.utils import _http as _client_http
 
@@ -13,6 +14,8 @@ SECONDS = 60.0
 """Longest silence of a server, in the middle of an answer too."""
 
 _BLOCK = 1 << 16
+_SENT = 1 << 18
+"""Bytes of a file sent at once; of itself the client takes 16 KiB, which keeps it busier than the Hub."""
 _MARK = "_limited"
 _END: ContextVar[float] = ContextVar("end", default=math.inf)
 _http: Any = _client_http  # other names in other versions
@@ -61,7 +64,31 @@ def _limited_session(session: Any, seconds: float) -> Any:
         return response
 
     session.send = send_in_time
+    import urllib3  # no part of newer clients
+
+    if not urllib3.__version__.startswith("1."):  # where nobody could choose
+        for adapter in session.adapters.values():
+            adapter.poolmanager.connection_pool_kw["blocksize"] = _SENT
+    session.merge_environment_settings = _remembered(session.merge_environment_settings)
     return session
+
+
+def _remembered(settings: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Proxies and certificates of the environment, asked for once per host, as from 1.0 on.
+
+    Reading the environment anew is a good part of what a small request costs the client.
+    """
+    known: dict[Any, dict[str, Any]] = {}
+
+    def of_host(url: str, proxies: dict[str, str], *more: Any) -> dict[str, Any]:
+        if proxies:
+            return settings(url, proxies, *more)
+        key = (urlsplit(url)[:2], *more)
+        if key not in known:
+            known[key] = settings(url, {}, *more)
+        return {**known[key], "proxies": dict(known[key]["proxies"])}
+
+    return of_host
 
 
 def _limited_client(client: Any, seconds: float) -> Any:

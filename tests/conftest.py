@@ -32,3 +32,46 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("real recordings (../shared/data) are not beside this checkout")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def student(tmp_path_factory) -> Path:
+    """A small student folder that nobody changes: `folders` has a copy."""
+    from tests.release_artifacts import small_student
+
+    return small_student(tmp_path_factory.mktemp("student") / "student")
+
+
+@pytest.fixture
+def folders(tmp_path, student) -> dict[str, Path]:
+    """An artifact folder for every role of a release."""
+    from tests.release_artifacts import release_folders
+
+    return release_folders(tmp_path / "artifacts", student)
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A running local Hub, which the client takes for its own."""
+    from hub.local import start
+    from tests.release_artifacts import as_if_imported_with
+
+    with start(tmp_path_factory.mktemp("hub")) as running, pytest.MonkeyPatch.context() as patch:
+        as_if_imported_with(running.url, patch)
+        yield running
+
+
+@pytest.fixture
+def api(hub):
+    """A client of it with a token that may write."""
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=hub.url, token=hub.token)
+
+
+@pytest.fixture
+def settings(request, folders):
+    """Names on the Hub of this test's own."""
+    from tests.publishing import own_names
+
+    return own_names(folders, request.node.name)

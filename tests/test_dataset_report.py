@@ -52,8 +52,6 @@ from tests.release_artifacts import (
     REPO_IDS,
     as_if_imported_with,
     rebuild,
-    release_folders,
-    small_student,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -427,16 +425,6 @@ class TestLook:
 
 
 KEY = SigningKey.generate()
-
-
-@pytest.fixture(scope="module")
-def student(tmp_path_factory):
-    return small_student(tmp_path_factory.mktemp("student") / "student")
-
-
-@pytest.fixture
-def folders(tmp_path, student):
-    return release_folders(tmp_path / "artifacts", student)
 
 
 def with_figure(folders: dict[str, Path], name: str = "shapes.png", content: bytes | None = None) -> Path:

@@ -13,20 +13,12 @@ from eisv_lumen.errors import VerificationError
 from eisv_lumen.signing import SigningKey, TrustedKeys, write_trusted
 from hub import history as command
 from hub.history import as_text, history
-from hub.local import start
 from hub.notices import NoticeBoard, signed_notices
 from hub.remote import Reader
 from hub.retry import Asking
 from hub.rollout import change_share
 from tests.publishing import KEY, QUICK, own_names, publish
-from tests.release_artifacts import as_if_imported_with, rebuild, recipe, release_folders, small_student
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    with start(tmp_path_factory.mktemp("hub")) as running, pytest.MonkeyPatch.context() as patch:
-        as_if_imported_with(running.url, patch)
-        yield running
+from tests.release_artifacts import rebuild, recipe, release_folders, small_student
 
 
 @pytest.fixture(scope="module")

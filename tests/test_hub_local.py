@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import requests
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationCopy,
@@ -142,6 +143,35 @@ def test_long_listings_come_in_pages_without_gaps(api: HfApi, repo: str) -> None
     assert [row.path for row in api.list_repo_tree(repo, "a.b")] == [
         p for p in sorted(paths) if p.startswith("a.b/")
     ]
+
+
+def test_a_folders_own_folders_come_before_its_files(hub: LocalHub, api: HfApi, repo: str) -> None:
+    names = [f"{letter}{number}" for letter in "abc" for number in range(3)]
+    files = [add(f"top/{name}/x", b"x") for name in names] + [add(f"top/{name}.txt", b"x") for name in names]
+    api.create_commit(repo, [*files, add("top/a0-", b"x")], commit_message="mixed")
+    wanted = [f"top/{name}" for name in names] + sorted(["top/a0-", *(f"top/{name}.txt" for name in names)])
+    assert [row.path for row in api.list_repo_tree(repo, "top")] == wanted
+    for limit in range(1, 8):
+        address, listed = f"{hub.url}/api/models/{repo}/tree/main/top?limit={limit}", []
+        while address:
+            answer = requests.get(address, timeout=20)
+            listed += [row["path"] for row in answer.json()]
+            address = answer.links.get("next", {}).get("url")
+        assert listed == wanted, limit
+
+
+def test_only_the_properties_asked_for_are_listed_and_unknown_ones_refused(api: HfApi, repo: str) -> None:
+    author = repo.split("/")[0]
+    found = next(each for each in api.list_models(author=author, expand=["sha"]) if each.id == repo)
+    assert found.sha == api.model_info(repo).sha and found.downloads is None and found.tags is None
+    for ask in (
+        lambda: list(api.list_models(expand=["foo"])),  # type: ignore[list-item]
+        lambda: api.model_info(repo, expand=["foo"]),  # type: ignore[list-item]
+    ):
+        with pytest.raises(HfHubHTTPError, match="must be one of") as refused:
+            ask()
+        assert refused.value.response.status_code == 400
+    assert list(api.list_models(author=author, gated=True)) == []
 
 
 def test_stale_parent_is_refused_and_changes_nothing(api: HfApi, repo: str) -> None:

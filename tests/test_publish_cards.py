@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub.card_merge import generated, merge, split
+from hub.local.cards import read_card
 
 FIRST = """---
 license: apache-2.0
@@ -46,6 +47,19 @@ def test_a_card_nobody_edited_is_published_as_it_was_generated():
     assert merge(FIRST, FIRST, SECOND).text == SECOND
     assert merge(None, FIRST, FIRST).text == FIRST
     assert merge(FIRST, FIRST.replace("\n", "\r\n"), SECOND).text == SECOND
+
+
+@pytest.mark.parametrize("begin", ["---\n", "--- \n", "\n---\t\n"])
+@pytest.mark.parametrize("end", ["---\n", "--- \n", "---\t\n"])
+def test_front_matter_ends_where_the_hub_lets_it_end(begin, end):
+    """Spaces behind the dashes: the Hub does not see them, so what comes next is a person's text."""
+    front, body = FIRST.removeprefix("---\n").split("---\n", 1)
+    theirs = f"{begin}{front}{end}" + body.replace("Apache.", "Ask Ada: then be kind.\n\n---\nOr not.")
+    assert read_card(theirs).data == {"license": "apache-2.0", "tags": ["eisv", "lumen"]}
+    merged = merge(FIRST, theirs, SECOND)
+    assert merged.kept == ("Licence",) and not merged.dropped
+    assert "Ask Ada: then be kind.\n\n---\nOr not." in merged.text and "410" in merged.text
+    assert read_card(merged.text).data == read_card(SECOND).data
 
 
 def test_an_edited_section_is_kept_and_the_others_are_renewed():

@@ -18,7 +18,6 @@ from eisv_lumen.errors import ArtifactError, ConfigurationError, VerificationErr
 from eisv_lumen.release import Release
 from eisv_lumen.signing import TrustedKeys
 from hub.history import as_text, history
-from hub.local import start
 from hub.notices import NoticeBoard
 from hub.remote import Reader
 from hub.retry import Asking
@@ -28,12 +27,10 @@ from tests.publishing import KEY, QUICK, TYPES, own_names, publish
 from tests.release_artifacts import (
     NAMES,
     REPO_IDS,
-    as_if_imported_with,
     describe,
     rebuild,
     recipe,
     release_folders,
-    small_student,
 )
 
 PUBLIC, REVISION = "Qwen/Qwen3-4B", "0123456789abcdef0123456789abcdef01234567"
@@ -42,30 +39,12 @@ TRUSTED = TrustedKeys([KEY.public])
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def student(tmp_path_factory):
-    return small_student(tmp_path_factory.mktemp("student") / "student")
-
-
 @pytest.fixture
-def folders(tmp_path, student):
+def folders(folders):
     """Everything but a base; the adapter names a public one and the commit it was trained on."""
-    made = release_folders(tmp_path / "artifacts", student)
-    del made["base"]
-    name_base(made, PUBLIC, revision=REVISION)
-    return made
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    with start(tmp_path_factory.mktemp("hub")) as running, pytest.MonkeyPatch.context() as patch:
-        as_if_imported_with(running.url, patch)
-        yield running
-
-
-@pytest.fixture
-def api(hub):
-    return HfApi(endpoint=hub.url, token=hub.token)
+    del folders["base"]
+    name_base(folders, PUBLIC, revision=REVISION)
+    return folders
 
 
 @pytest.fixture

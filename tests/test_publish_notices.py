@@ -14,39 +14,11 @@ from eisv_lumen.hub_client import HubUnreachableError
 from eisv_lumen.notices import BRANCH, NOTICES, KeySet, Notices, keys_path
 from eisv_lumen.signing import SigningKey, TrustedKeys
 from hub import history, rollout, rotate, yank
-from hub.local import start
 from hub.notices import NoticeBoard, signed_keys, signed_notices
 from hub.remote import Reader
 from hub.retry import Asking
-from tests.publishing import KEY, QUICK, Killed, own_names, publish
-from tests.release_artifacts import as_if_imported_with, recipe, release_folders, small_student
-
-
-@pytest.fixture(scope="module")
-def student(tmp_path_factory):
-    return small_student(tmp_path_factory.mktemp("student") / "student")
-
-
-@pytest.fixture
-def folders(tmp_path, student):
-    return release_folders(tmp_path / "artifacts", student)
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    with start(tmp_path_factory.mktemp("hub")) as running, pytest.MonkeyPatch.context() as patch:
-        as_if_imported_with(running.url, patch)
-        yield running
-
-
-@pytest.fixture
-def api(hub):
-    return HfApi(endpoint=hub.url, token=hub.token)
-
-
-@pytest.fixture
-def settings(request, folders):
-    return own_names(folders, request.node.name)
+from tests.publishing import KEY, QUICK, Killed, publish
+from tests.release_artifacts import recipe
 
 
 @pytest.fixture

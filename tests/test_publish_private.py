@@ -10,25 +10,14 @@ from eisv_lumen.device.home import Home
 from eisv_lumen.device.updater import Updater
 from eisv_lumen.errors import HubError
 from eisv_lumen.signing import TrustedKeys
-from hub.local import start
 from recipes.configuration import Recipe
 from recipes.device import Device
 from recipes.local_hub import Hub
 from recipes.plan import publishing
 from tests.publishing import KEY, TYPES, own_names, publish
-from tests.release_artifacts import as_if_imported_with, release_folders, small_student
 
 
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    with start(tmp_path / "hub") as running:
-        as_if_imported_with(running.url, monkeypatch)
-        yield running
-
-
-def test_from_publishing_to_the_device_and_the_community(hub, tmp_path, monkeypatch):
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    folders = release_folders(tmp_path / "artifacts", small_student(tmp_path / "student"))
+def test_from_publishing_to_the_device_and_the_community(hub, folders, tmp_path):
     settings = own_names(folders, "private", private=True)
     publish(HfApi(endpoint=hub.url, token=hub.token), settings, folders)
     stranger, friend = (HfApi(endpoint=hub.url, token=token) for token in (False, hub.token))

@@ -14,46 +14,22 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from eisv_lumen import release
-from eisv_lumen.errors import ConfigurationError, VerificationError
+from eisv_lumen.errors import ArtifactError, ConfigurationError, HubError, VerificationError
 from eisv_lumen.hub_client import HubUnreachableError
 from eisv_lumen.signing import TrustedKeys
-from hub.local import start
 from hub.publication import ALL_STATES
 from hub.retry import Asking, Backoff, Patience
-from tests.publishing import KEY, LONG_CARD, Killed, history, own_names, publish, put, read
-from tests.release_artifacts import as_if_imported_with, rebuild, recipe, release_folders, small_student
+from tests.publishing import KEY, LONG_CARD, TYPES, Killed, history, own_names, publish, put, read
+from tests.release_artifacts import rebuild, recipe
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(50) + b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 
-@pytest.fixture(scope="module")
-def student(tmp_path_factory):
-    return small_student(tmp_path_factory.mktemp("student") / "student")
-
-
 @pytest.fixture
-def folders(tmp_path, student):
-    made = release_folders(tmp_path / "artifacts", student)
-    (made["dataset"] / "README.md").write_text(LONG_CARD.format(extra="", title="Dataset"))
-    (made["student"] / "README.md").write_text(LONG_CARD.format(extra="", title="Student"))
-    return made
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    with start(tmp_path_factory.mktemp("hub")) as running, pytest.MonkeyPatch.context() as patch:
-        as_if_imported_with(running.url, patch)
-        yield running
-
-
-@pytest.fixture
-def api(hub):
-    return HfApi(endpoint=hub.url, token=hub.token)
-
-
-@pytest.fixture
-def settings(request, folders):
-    return own_names(folders, request.node.name)
+def folders(folders):
+    for role in ("dataset", "student"):
+        (folders[role] / "README.md").write_text(LONG_CARD.format(extra="", title=role.title()))
+    return folders
 
 
 def seen_release(api, settings, version, folder):
@@ -188,6 +164,23 @@ class TestPeople:
         assert history(api, settings)["student"][1] == {}
 
 
+class TestFoldersThatChange:
+    @pytest.mark.parametrize("name", ["data/windows/train.parquet", "weights.json"])
+    def test_a_file_changed_after_it_was_validated_is_never_tagged(self, api, settings, folders, name):
+        path = folders["dataset"] / name
+
+        def meddle(state: str) -> None:
+            if state == "validated":
+                path.write_bytes(bytes(path.stat().st_size))
+
+        with pytest.raises((ArtifactError, HubError), match="changed while|refused the bytes"):
+            publish(api, settings, folders, at=meddle)
+        for role in folders:
+            repo = settings.repo_id(role)
+            if api.repo_exists(repo, repo_type=TYPES[role]):
+                assert api.list_repo_refs(repo, repo_type=TYPES[role]).tags == []
+
+
 class TestConcurrentWriters:
     def test_an_edit_between_reading_and_writing_is_merged(self, hub, api, settings, folders, tmp_path):
         publish(api, settings, folders)
@@ -244,6 +237,25 @@ class TestConcurrentWriters:
         with pytest.raises(VerificationError, match=r"nothing newer than 0\.2\.0"):
             publish(api, settings, folders, "0.2.0")
         assert history(api, settings) == before
+
+    @pytest.mark.parametrize("state", ["committed dataset", "committed student", "tagged dataset"])
+    def test_a_higher_version_that_was_only_begun_is_not_overwritten(self, api, settings, folders, state):
+        publish(api, settings, folders)
+        older = (folders["dataset"] / "weights.json").read_bytes()
+        rebuild(folders["dataset"], {"weights.json": b'{"of": "0.3.0"}'})
+
+        def killed(reached: str) -> None:
+            if reached == state:
+                raise Killed
+
+        with pytest.raises(Killed):
+            publish(api, settings, folders, "0.3.0", at=killed, workers=1)
+        before = history(api, settings)
+        rebuild(folders["dataset"], {"weights.json": older})
+        with pytest.raises(VerificationError, match=r"release 0\.3\.0(?s:.*)newer than 0\.2\.0"):
+            publish(api, settings, folders, "0.2.0")
+        assert history(api, settings) == before
+        publish(api, settings, folders, "0.3.1")
 
     def test_a_minimum_above_the_version_is_refused_before_anything_is_written(self, api, folders):
         settings = own_names(folders, "minimum", minimum_version="0.2.0")

@@ -7,6 +7,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import requests
 from huggingface_hub import HfApi
 from huggingface_hub.utils import get_session
 
@@ -127,3 +128,41 @@ def test_workers_keep_order_and_pass_on_what_failed():
         assert threads.each(lambda n: n * n, range(10)) == [n * n for n in range(10)]
         with pytest.raises(ZeroDivisionError):
             threads.each(lambda n: 1 // n, [1, 0, 2])
+
+
+@pytest.mark.skipif(not hasattr(transport._http, "configure_http_backend"), reason="on httpx from 1.0 on")
+def test_proxies_of_the_environment_count_as_before(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,inner.example")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/a/bundle.pem")
+    limited = transport._limited_session(requests.Session(), 5)
+    for given in ({}, {"http": "http://mine:1"}):
+        for url in (
+            "http://127.0.0.1:9/x",
+            "http://outer.example/x",
+            "http://inner.example/y",
+            "https://outer.example/",
+        ):
+            for _ in range(2):
+                plain = requests.Session().merge_environment_settings(url, dict(given), False, None, None)
+                found = limited.merge_environment_settings(url, dict(given), False, None, None)
+                assert found == plain
+                found["proxies"]["http"] = "http://spoiled:1"  # the caller's own to change
+
+
+def test_work_goes_on_beside_the_caller_and_its_failure_is_told_when_asked_for():
+    started, finish = threading.Event(), threading.Event()
+
+    def work(number: int) -> int:
+        started.set()
+        assert finish.wait(20)
+        return 1 // number
+
+    with Workers(2) as threads:
+        results = threads.begin(work, [1, 0])
+        assert started.wait(20)  # while nobody waits for it
+        finish.set()
+        with pytest.raises(ZeroDivisionError):
+            results()
+    with Workers(1) as alone:
+        assert alone.begin(lambda number: number + 1, [1, 2])() == [2, 3]

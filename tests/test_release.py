@@ -23,78 +23,19 @@ from eisv_lumen.errors import (
 from eisv_lumen.hub_client import HubUnreachableError
 from eisv_lumen.signing import SigningKey, TrustedKeys
 from eisv_lumen.versions import Version
-from hub.local import start
 from hub.onnx_opset import opset_of
-from hub.publication import publish_release
 from hub.remote import Reader
-from hub.retry import Patience
 from hub.settings import ReleaseSettings
 from hub.validation import validate
+from tests.publishing import KEY, QUICK, TYPES, Killed, history, publish
 from tests.release_artifacts import (
     CARD,
     NAMES,
     REPO_IDS,
-    as_if_imported_with,
     rebuild,
     recipe,
-    release_folders,
     small_graph,
-    small_student,
 )
-
-KEY = SigningKey.generate()
-QUICK = Patience(first=0.01, most=0.05)
-TYPES = {"dataset": "dataset", "base": "model", "teacher": "model", "student": "model", "space": "space"}
-
-
-@pytest.fixture(scope="module")
-def student(tmp_path_factory):
-    return small_student(tmp_path_factory.mktemp("student") / "student")
-
-
-@pytest.fixture
-def folders(tmp_path, student):
-    return release_folders(tmp_path / "artifacts", student)
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    with start(tmp_path_factory.mktemp("hub")) as running, pytest.MonkeyPatch.context() as patch:
-        as_if_imported_with(running.url, patch)
-        yield running
-
-
-@pytest.fixture
-def api(hub):
-    return HfApi(endpoint=hub.url, token=hub.token)
-
-
-@pytest.fixture
-def settings(request):
-    """Names of this test's own."""
-    namespace = f"t{abs(hash(request.node.name)) % 10**9}"
-    return ReleaseSettings(namespace=namespace, names=NAMES)
-
-
-def for_namespace(folders: dict[str, Path], settings: ReleaseSettings) -> dict[str, Path]:
-    config = json.dumps({"base_model_name_or_path": settings.repo_id("base")}).encode()
-    rebuild(folders["teacher"], {"adapter_config.json": config})
-    return folders
-
-
-def publish(api, settings, folders, version="0.1.0", key=KEY, out=None, **options):
-    return publish_release(api, settings, Version.parse(version), key, "hf_token", folders, out, **options)
-
-
-def history(api: HfApi, settings: ReleaseSettings) -> dict[str, tuple]:
-    """Commits and tags of every repository."""
-    found = {}
-    for role, repo_type in TYPES.items():
-        commits = api.list_repo_commits(settings.repo_id(role), repo_type=repo_type)
-        refs = api.list_repo_refs(settings.repo_id(role), repo_type=repo_type)
-        titles = [commit.title for commit in commits if commit.title.startswith("Release")]
-        found[role] = (titles, {tag.name: tag.target_commit for tag in refs.tags}, commits[0].commit_id)
-    return found
 
 
 class TestVersions:
@@ -213,10 +154,9 @@ class TestOpset:
 
 class TestPublishing:
     def test_a_release_stands_whole_and_signed(self, api, settings, folders, tmp_path):
-        for_namespace(folders, settings)
         published = publish(api, settings, folders, out=tmp_path / "out")
         found = history(api, settings)
-        assert all(titles == ["Release 0.1.0"] for titles, _, _ in found.values())
+        assert all(titles == ["Release 0.1.0", "initial commit"] for titles, _, _ in found.values())
         assert all(tags == {"v0.1.0": published.commits[role]} for role, (_, tags, _) in found.items())
         # What a device will see, from the Hub alone.
         for name in ("release.json", "release.json.sig"):
@@ -231,7 +171,6 @@ class TestPublishing:
         assert seen.gates["1"]["passed"] and seen.gates["2"]["passed"]
 
     def test_the_record_says_where_everything_stands(self, api, settings, folders, tmp_path):
-        for_namespace(folders, settings)
         published = publish(api, settings, folders, out=tmp_path / "out")
         artifact.verify(tmp_path / "out", kind="release")
         record = json.loads((tmp_path / "out" / "record.json").read_text())
@@ -241,7 +180,6 @@ class TestPublishing:
         assert release.read(tmp_path / "out", TrustedKeys([KEY.public])) == published.manifest
 
     def test_published_again_changes_nothing(self, api, settings, folders, tmp_path, capsys):
-        for_namespace(folders, settings)
         publish(api, settings, folders, out=tmp_path / "out")
         before, stamp = history(api, settings), (tmp_path / "out").stat().st_mtime_ns
         again = publish(api, settings, folders, out=tmp_path / "out")
@@ -251,7 +189,6 @@ class TestPublishing:
 
     def test_killed_after_every_single_write_it_still_finishes_once(self, hub, settings, folders):
         """Each run lands one more write and dies before it learns of it."""
-        for_namespace(folders, settings)
         runs = 0
         while True:
             runs += 1
@@ -264,10 +201,9 @@ class TestPublishing:
         found = history(HfApi(endpoint=hub.url, token=hub.token), settings)
         assert runs == 1 + 15  # create, commit and tag of five repositories, then a run with nothing to do
         for titles, tags, head in found.values():
-            assert titles == ["Release 0.1.0"] and tags == {"v0.1.0": head}
+            assert titles == ["Release 0.1.0", "initial commit"] and tags == {"v0.1.0": head}
 
     def test_the_students_tag_comes_last(self, hub, settings, folders):
-        for_namespace(folders, settings)
         api = OneWrite(endpoint=hub.url, token=hub.token, writes=14)
         with pytest.raises(Killed):
             publish(api, settings, folders, workers=1)
@@ -276,7 +212,6 @@ class TestPublishing:
         assert all("v0.1.0" in found[role][1] for role in ("dataset", "base", "teacher", "space"))
 
     def test_only_what_changed_is_committed(self, api, settings, folders):
-        for_namespace(folders, settings)
         first = publish(api, settings, folders)
         (folders["student"] / "README.md").write_text(CARD.format(extra="", title="New words"))
         (folders["dataset"] / "weights.json").unlink()
@@ -292,7 +227,6 @@ class TestPublishing:
         assert "new.json" in names and "weights.json" not in names
 
     def test_a_version_with_other_content_is_refused(self, api, settings, folders):
-        for_namespace(folders, settings)
         publish(api, settings, folders)
         before = history(api, settings)
         (folders["space"] / "README.md").write_text(CARD.format(extra="sdk: gradio\n", title="Other"))
@@ -301,7 +235,6 @@ class TestPublishing:
         assert history(api, settings) == before
 
     def test_a_version_by_another_key_or_below_the_newest_is_refused(self, api, settings, folders):
-        for_namespace(folders, settings)
         publish(api, settings, folders, "0.2.0")
         before = history(api, settings)
         with pytest.raises(VerificationError, match="another key"):
@@ -311,7 +244,6 @@ class TestPublishing:
         assert history(api, settings) == before
 
     def test_a_dry_run_writes_nothing(self, api, settings, folders, capsys):
-        for_namespace(folders, settings)
         assert publish(api, settings, folders, dry_run=True) is None
         shown = capsys.readouterr().out
         assert "+ data/windows/train.parquet" in shown and "nothing was written" in shown
@@ -320,8 +252,6 @@ class TestPublishing:
         )
 
     def test_a_commit_by_somebody_else_in_between_is_no_loss(self, hub, settings, folders):
-        for_namespace(folders, settings)
-
         class Raced(HfApi):
             def create_commit(self, repo_id, operations, **options):  # type: ignore[override]
                 other = HfApi(endpoint=hub.url, token=hub.token)
@@ -340,8 +270,6 @@ class TestPublishing:
             assert {"theirs.txt", "README.md", "manifest.json"} <= names
 
     def test_an_answer_that_differs_stops_before_any_tag(self, hub, settings, folders, monkeypatch):
-        for_namespace(folders, settings)
-
         sound = Reader._get
         monkeypatch.setattr(Reader, "_get", lambda *args: sound(*args)[:-1] + b"?")
         with pytest.raises(HubError, match="differs"):
@@ -354,13 +282,11 @@ class TestPublishing:
 
 class TestRefusals:
     def test_a_wrong_token(self, hub, settings, folders):
-        for_namespace(folders, settings)
         with pytest.raises(HubError, match="token") as refused:
             publish(HfApi(endpoint=hub.url, token="hf_wrongwrongwrong"), settings, folders)
         assert "hf_wrong" not in str(refused.value) and refused.value.__cause__ is None
 
     def test_no_network(self, settings, folders):
-        for_namespace(folders, settings)
         with pytest.raises(HubUnreachableError):
             publish(HfApi(endpoint="http://127.0.0.1:9", token="hf_x"), settings, folders, patience=QUICK)
 
@@ -398,10 +324,6 @@ class TestRefusals:
     def test_every_refusal_is_typed(self, tmp_path):
         with pytest.raises(LumenError):
             ReleaseSettings.read(tmp_path / "absent.yaml")
-
-
-class Killed(BaseException):
-    """Stands for a SIGKILL: nothing may catch it."""
 
 
 class OneWrite(HfApi):

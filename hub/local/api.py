@@ -3,8 +3,9 @@
 import base64
 import binascii
 from collections.abc import Callable, Iterable
+from functools import cache
 from itertools import islice
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlencode
 
 from starlette.responses import PlainTextResponse, Response
@@ -142,12 +143,14 @@ def list_repositories(call: Call, kind: Kind) -> Response:
     """GET /api/models, /api/datasets, /api/spaces."""
     author, search = call.query("author") or None, call.query("search").lower()
     wanted = set(call.request.query_params.getlist("filter")) | set(call.request.query_params.getlist("tags"))
-    if author is not None and not is_repo_part(author):
+    expand, gated = _expand(call, kind), call.flag("gated")
+    if gated or (author is not None and not is_repo_part(author)):
         return answer([])
     rows = []
     for name in call.hub.repositories.names(kind, author):
         try:
-            row = repository_row(call.repository(name), DEFAULT_BRANCH, siblings=call.flag("full"))
+            siblings = call.flag("full") or "siblings" in expand
+            row = repository_row(call.repository(name), DEFAULT_BRANCH, siblings)
         except Refusal:  # private to others, or deleted meanwhile
             continue
         if search in name.id.lower() and wanted <= set(row["tags"]):
@@ -157,16 +160,42 @@ def list_repositories(call: Call, kind: Kind) -> Response:
     rows.sort(key=lambda row: str(row[by]), reverse=call.query("direction", "-1") == "-1")
     start, count = _number(call, "cursor", 0), min(_number(call, "limit", 1000), 1000)
     more = {"cursor": str(start + count)} if start + count < len(rows) else None
-    return answer(rows[start : start + count], headers=_next_link(call, more))
+    shown = [_expanded(row, expand) for row in rows[start : start + count]]
+    return answer(shown, headers=_next_link(call, more))
 
 
 def repository_info(call: Call, name: RepoName, rest: list[str]) -> Response:
     """GET a repository at revision/R."""
     row = repository_row(call.repository(name), rest[0], blobs=call.flag("blobs"))
+    return answer(_expanded(row, _expand(call, name.kind)))
+
+
+def _expand(call: Call, kind: Kind) -> list[str]:
+    """Which properties are asked for; empty: the usual ones.
+
+    Raises:
+        Refusal: 400 for one that this kind of repository never has.
+    """
     expand = call.request.query_params.getlist("expand") + call.request.query_params.getlist("expand[]")
-    if expand:
-        row = {key: value for key, value in row.items() if key in ("id", *expand)}
-    return answer(row)
+    if expand and not set(expand) <= set(_properties(kind)):
+        raise Refusal(400, f'"expand" must be one of [{", ".join(_properties(kind))}]')
+    return expand
+
+
+@cache
+def _properties(kind: Kind) -> tuple[str, ...]:
+    from huggingface_hub import hf_api  # as large as this server
+
+    kinds = {
+        "models": hf_api.ExpandModelProperty_T,
+        "datasets": hf_api.ExpandDatasetProperty_T,
+        "spaces": hf_api.ExpandSpaceProperty_T,
+    }
+    return get_args(kinds[kind])
+
+
+def _expanded(row: dict[str, Any], expand: list[str]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key in ("_id", "id", *expand)} if expand else row
 
 
 def repository_row(

@@ -2,14 +2,10 @@
 
 import asyncio
 import logging
-import mimetypes
 import secrets
 import time
 from pathlib import Path
-from urllib.parse import quote
 
-import pygit2
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
@@ -17,21 +13,18 @@ from starlette.types import Message, Receive, Scope, Send
 from hub.local import api, git_http, pages, uploads
 from hub.local.calls import Call, Hub, refuse, segments_of
 from hub.local.durable import is_disk_full
-from hub.local.files import find_file
 from hub.local.names import KINDS, Kind, RepoName
 from hub.local.refusal import Refusal, repository_not_found
-from hub.local.revisions import DEFAULT_BRANCH, commit_of
-from hub.local.serving import serve
+from hub.local.resolve import FileAnswers
+from hub.local.revisions import DEFAULT_BRANCH
+from hub.local.threads import in_thread
 
 logger = logging.getLogger("hub.local")
 
 _DRAIN_BYTES = 32 << 20
 _DRAIN_SECONDS = 5.0
 _STYLE = Path(__file__).with_name("templates") / "hub.css"
-_IMAGES = {"image/png", "image/jpeg", "image/gif", "image/webp", "image/svg+xml"}
 _GIT = {("info", "refs"), ("git-upload-pack",), ("git-receive-pack",), ("info", "lfs", "objects", "batch")}
-# What people stored is shown, never run, even if a browser takes it for a page.
-_INERT = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
 
 
 class HubApplication:
@@ -43,6 +36,7 @@ class HubApplication:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
+        self._files = FileAnswers()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -108,9 +102,11 @@ class HubApplication:
         if request.method not in ("GET", "HEAD"):
             raise Refusal(405, "Method not allowed")
         if segments[2:3] in (["resolve"], ["raw"]) and len(segments) > 4:
-            name = RepoName(kind, *segments[:2])
-            return await run_in_threadpool(_content, call, name, segments[3:], segments[2] == "raw")
-        return await run_in_threadpool(pages.page, call, kind, [part for part in segments if part])
+            name, raw = RepoName(kind, *segments[:2]), segments[2] == "raw"
+            if not raw and (found := self._files.at_once(call, name, segments[3:])) is not None:
+                return found
+            return await in_thread(self._files.looked_up, call, name, segments[3:], raw)
+        return await in_thread(pages.page, call, kind, [part for part in segments if part])
 
     async def _lfs_object(self, request: Request, segments: list[str]) -> Response:
         if len(segments) != 5 or request.method not in ("PUT", "GET", "HEAD"):
@@ -119,7 +115,7 @@ class HubApplication:
         call = Call(self._hub, request, None)
         if request.method == "PUT":
             return await uploads.receive_object(call, name, segments[4])
-        return await run_in_threadpool(uploads.send_object, call, name, segments[4])
+        return await in_thread(uploads.send_object, call, name, segments[4])
 
 
 async def _api(call: Call, segments: list[str]) -> Response:
@@ -127,12 +123,12 @@ async def _api(call: Call, segments: list[str]) -> Response:
     top = api.TOP_ROUTES.get((method, "/".join(segments)))
     if top is not None:
         await call.read_body()
-        return await run_in_threadpool(top, call)
+        return await in_thread(top, call)
     if not segments or segments[0] not in KINDS:
         raise Refusal(404, "Not found: this address is none of the local Hub's")
     kind: Kind = segments[0]  # type: ignore[assignment]
     if len(segments) == 1 and method == "GET":
-        return await run_in_threadpool(api.list_repositories, call, kind)
+        return await in_thread(api.list_repositories, call, kind)
     name = RepoName(kind, *(segments[1:3] if len(segments) >= 3 else ("", "")))
     rest = segments[3:]
     if method == "POST" and rest[:1] == ["commit"] and len(rest) == 2:
@@ -145,7 +141,7 @@ async def _api(call: Call, segments: list[str]) -> Response:
     if handler is None or len(rest) < parts:
         raise Refusal(404, "Not found: this address is none of the local Hub's")
     await call.read_body()
-    return await run_in_threadpool(handler, call, name, rest)
+    return await in_thread(handler, call, name, rest)
 
 
 async def _git(call: Call, name: RepoName, rest: list[str]) -> Response:
@@ -156,45 +152,8 @@ async def _git(call: Call, name: RepoName, rest: list[str]) -> Response:
         return await git_http.upload_pack(call, name)
     if rest[-1] == "batch" and method == "POST":
         await call.read_body()
-        return await run_in_threadpool(uploads.lfs_batch, call, name)
+        return await in_thread(uploads.lfs_batch, call, name)
     raise Refusal(403, "This Hub's git is for reading: push with huggingface_hub")
-
-
-def _content(call: Call, name: RepoName, rest: list[str], raw: bool) -> Response:
-    """HEAD and GET resolve/R/path; raw/R/path gives a large file's pointer instead of its content."""
-    repository = call.repository(name)
-    repo = repository.git
-    commit = commit_of(repo, rest[0])
-    headers = {"X-Repo-Commit": str(commit.id), **_INERT}
-    try:
-        file = find_file(repo, commit, "/".join(rest[1:]))
-    except Refusal as refusal:
-        refusal.headers |= {"X-Repo-Commit": str(commit.id)}
-        raise
-    headers["Content-Type"] = _content_type(file.path)
-    headers["Content-Disposition"] = (
-        f"inline; filename*=UTF-8''{quote(file.path.rsplit('/', 1)[-1], safe='')}"
-    )
-    if file.pointer is None or raw:
-        return serve(call.request, repo.odb.read(pygit2.Oid(hex=file.oid))[1], file.oid, headers)
-    headers |= {"X-Linked-Etag": f'"{file.pointer.oid}"', "X-Linked-Size": str(file.size)}
-    path = repository.lfs.path(file.pointer.oid)
-    if repository.lfs.size(file.pointer.oid) != file.size:
-        raise OSError(f"the object of {file.path} is missing or damaged")
-    return serve(call.request, path, file.etag, headers)
-
-
-def _content_type(path: str) -> str:
-    guessed = mimetypes.guess_type(path)[0] or ""
-    if guessed in _IMAGES:
-        return guessed
-    is_text = guessed.startswith("text/") or guessed in (
-        "application/json",
-        "application/xml",
-        "application/toml",
-    )
-    is_text = is_text or path.endswith((".md", ".yaml", ".yml", ".toml", ".jsonl", ".py", ".gitattributes"))
-    return "text/plain; charset=utf-8" if is_text else "application/octet-stream"
 
 
 async def _drain(request: Request) -> None:

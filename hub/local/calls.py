@@ -113,7 +113,8 @@ class Call:
         stream = self.request.stream().__aiter__()
         while True:
             try:
-                chunk = await asyncio.wait_for(stream.__anext__(), self.hub.limits.stall_seconds)
+                async with asyncio.timeout(self.hub.limits.stall_seconds):
+                    chunk = await anext(stream)
             except StopAsyncIteration:
                 return
             except TimeoutError:
@@ -129,6 +130,9 @@ class Call:
         Raises:
             Refusal: 413 for one that is too large.
         """
+        headers = self.request.headers
+        if "content-length" not in headers and "transfer-encoding" not in headers:
+            return
         body = bytearray()
         async for chunk in self.chunks():
             body += chunk

@@ -1,6 +1,6 @@
 """What one commit holds: folders, files and their sizes, read from git without a process per file."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -103,7 +103,7 @@ def read_small(
 def listing(
     repo: pygit2.Repository, commit: pygit2.Commit, path: str = "", recursive: bool = False, after: str = ""
 ) -> Iterator[File | Folder]:
-    """The entries of a folder in git's order, folders before what they hold.
+    """The entries of a folder: its folders, then its files; all that lies below it: in git's order.
 
     Args:
         repo: The repository.
@@ -120,7 +120,14 @@ def listing(
         raise entry_not_found(path, str(commit.id))
     tree = commit.tree if not path else repo[pygit2.Oid(hex=top.oid)]
     assert isinstance(tree, pygit2.Tree)
-    yield from _walk(repo, tree, f"{path}/" if path else "", recursive, after)
+    prefix = f"{path}/" if path else ""
+    if recursive:
+        yield from _walk(repo, tree, prefix, after)
+        return
+    if not after or after.endswith("/"):
+        yield from (entry for entry in _entries(repo, tree, prefix, after) if isinstance(entry, Folder))
+        after = ""
+    yield from (entry for entry in _entries(repo, tree, prefix, after) if isinstance(entry, File))
 
 
 def page_mark(entry: File | Folder) -> str:
@@ -128,9 +135,18 @@ def page_mark(entry: File | Folder) -> str:
     return f"{entry.path}/" if isinstance(entry, Folder) else entry.path
 
 
-def _walk(
-    repo: pygit2.Repository, tree: pygit2.Tree, prefix: str, recursive: bool, after: str
-) -> Iterator[File | Folder]:
+def _entries(repo: pygit2.Repository, tree: pygit2.Tree, prefix: str, after: str) -> Iterator[File | Folder]:
+    seen = after.encode()
+    first = bisect_right(range(len(tree)), seen, key=lambda index: _mark(tree, prefix, index)) if seen else 0
+    for index in range(first, len(tree)):
+        entry = tree[index]
+        if isinstance(entry, pygit2.Tree):
+            yield Folder(f"{prefix}{entry.name}", str(entry.id))
+        elif isinstance(entry, pygit2.Blob):
+            yield file_at(repo, f"{prefix}{entry.name}", entry.id)
+
+
+def _walk(repo: pygit2.Repository, tree: pygit2.Tree, prefix: str, after: str) -> Iterator[File | Folder]:
     seen = after.encode()
     # The folder that an earlier page ended in stands right before what comes behind it.
     first = (
@@ -146,8 +162,7 @@ def _walk(
                 continue
             if not goes_on_inside:
                 yield Folder(path, str(entry.id))
-            if recursive:
-                yield from _walk(repo, entry, f"{path}/", True, after if seen > mark else "")
+            yield from _walk(repo, entry, f"{path}/", after if seen > mark else "")
         elif isinstance(entry, pygit2.Blob) and path.encode() > seen:
             yield file_at(repo, path, entry.id)
 

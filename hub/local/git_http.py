@@ -8,7 +8,6 @@ import signal
 import zlib
 from collections.abc import AsyncIterator
 
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from hub.local.calls import Call
@@ -16,6 +15,7 @@ from hub.local.git import git_command, git_environment
 from hub.local.names import RepoName
 from hub.local.refusal import Refusal
 from hub.local.repositories import StoredRepository
+from hub.local.threads import in_thread
 
 _PROTOCOL = re.compile(r"version=[0-2]")
 _NO_CACHE = {"Cache-Control": "no-cache, max-age=0, must-revalidate"}
@@ -46,7 +46,7 @@ async def upload_pack(call: Call, name: RepoName) -> Response:
     await call.read_body()
     body = call.body
     if call.request.headers.get("content-encoding") == "gzip":
-        body = await run_in_threadpool(_inflated, body, call.hub.limits.json_bytes)
+        body = await in_thread(_inflated, body, call.hub.limits.json_bytes)
     process = await _upload_pack(call, repository)
     return StreamingResponse(
         _exchange(process, body), headers=_NO_CACHE, media_type="application/x-git-upload-pack-result"
@@ -55,7 +55,7 @@ async def upload_pack(call: Call, name: RepoName) -> Response:
 
 async def _readable(call: Call, name: RepoName) -> StoredRepository:
     try:
-        return await run_in_threadpool(call.repository, name)
+        return await in_thread(call.repository, name)
     except Refusal:
         if call.account is not None:
             raise

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,19 +115,20 @@ class Incoming:
         self._size = 0
         self._file = temporary.open("xb", buffering=0)
 
-    def write(self, chunk: bytes | bytearray) -> None:
+    def write(self, chunks: Iterable[bytes]) -> None:
         """Take the next bytes.
 
         Raises:
             Refusal: As soon as there are more than announced.
         """
-        self._size += len(chunk)
-        if self._size > self._pointer.size:
-            raise Refusal(400, f"Wrong size: more than the announced {self._pointer.size} bytes")
-        self._hash.update(chunk)
-        view = memoryview(chunk)
-        while view:
-            view = view[self._file.write(view) :]
+        for chunk in chunks:
+            self._size += len(chunk)
+            if self._size > self._pointer.size:
+                raise Refusal(400, f"Wrong size: more than the announced {self._pointer.size} bytes")
+            self._hash.update(chunk)
+            view = memoryview(chunk)
+            while view:
+                view = view[self._file.write(view) :]
 
     def finish(self) -> None:
         """Check size and hash, and give the object its name.

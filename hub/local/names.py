@@ -3,7 +3,6 @@
 import re
 import unicodedata
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from hub.local.refusal import Refusal, repository_not_found
@@ -51,9 +50,9 @@ class RepoName:
         return "" if self.kind == "models" else f"{self.kind}/"
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> str:
         """Where its bare git repository lies, relative to the folder of all repositories."""
-        return Path(self.kind, self.namespace, f"{self.name}.git")
+        return f"{self.kind}/{self.namespace}/{self.name}.git"
 
 
 def is_repo_part(part: str) -> bool:

@@ -5,14 +5,15 @@ import json
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import pygit2
 
-from hub.local.durable import sync_folder, write_whole
+from hub.local.durable import read_bytes, sync_folder, write_whole
 from hub.local.lfs import LfsStore
 from hub.local.names import KINDS, Kind, RepoName
 from hub.local.refusal import Refusal, repository_not_found
@@ -36,11 +37,19 @@ class Facts:
 
 
 class StoredRepository:
-    """One repository: its name, its facts, its git objects and its large files."""
+    """One repository: its name, its facts, its git objects and its large files.
 
-    def __init__(self, name: RepoName, path: Path, facts: Facts) -> None:
-        self.name, self.path, self.facts = name, path, facts
-        self.lfs = LfsStore(path)
+    Attributes:
+        key: Tells it from every repository that had or will have its name.
+    """
+
+    def __init__(self, name: RepoName, path: Path, facts: Facts, key: Hashable = None) -> None:
+        self.name, self.path, self.facts, self.key = name, path, facts, key
+
+    @cached_property
+    def lfs(self) -> LfsStore:
+        """Its large files."""
+        return LfsStore(self.path)
 
     @property
     def git(self) -> pygit2.Repository:
@@ -66,6 +75,7 @@ class Repositories:
         self._repositories = root / "repositories"
         self._unfinished = root / "unfinished"
         self._names = threading.Lock()
+        self._gone = 0
         self._writers: dict[RepoName, threading.Lock] = {}
         self._repositories.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self._unfinished, ignore_errors=True)
@@ -86,12 +96,13 @@ class Repositories:
         Raises:
             Refusal: RepoNotFound.
         """
-        path = self._repositories / name.folder
+        path = Path(f"{self._repositories}/{name.folder}")
+        key = (name, self._gone)  # before anything is read: what is deleted now gets no later key
         try:
-            facts = Facts(**json.loads((path / _FACTS).read_bytes()))
+            facts = _facts(read_bytes(f"{path}/{_FACTS}"))
         except (FileNotFoundError, NotADirectoryError):
             raise repository_not_found() from None
-        return StoredRepository(name, path, facts)
+        return StoredRepository(name, path, facts, key)
 
     @contextlib.contextmanager
     def writing(self, name: RepoName) -> Iterator[StoredRepository]:
@@ -134,6 +145,7 @@ class Repositories:
         grave = self._unfinished / secrets.token_hex(16)
         with self.writing(name) as repository:
             repository.path.rename(grave)
+            self._count_gone()
             sync_folder(repository.path.parent)
         shutil.rmtree(grave, ignore_errors=True)
 
@@ -145,6 +157,7 @@ class Repositories:
         """
         with self.writing(old) as repository:
             self._rename(repository.path, new)
+            self._count_gone()
             sync_folder(repository.path.parent)
 
     def change_facts(self, name: RepoName, private: bool) -> None:
@@ -156,6 +169,10 @@ class Repositories:
         with self.writing(name) as repository:
             facts = replace(repository.facts, private=private)
             write_whole(repository.path / _FACTS, json.dumps(asdict(facts)).encode())
+
+    def _count_gone(self) -> None:
+        with self._names:
+            self._gone += 1
 
     def _refuse_taken(self, name: RepoName) -> None:
         if (self._repositories / name.folder).exists():
@@ -169,6 +186,11 @@ class Repositories:
             path.rename(final)
         for folder in (final.parent, final.parent.parent, self._repositories):
             sync_folder(folder)
+
+
+@lru_cache(1024)
+def _facts(content: bytes) -> Facts:
+    return Facts(**json.loads(content))
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -1,5 +1,6 @@
 """Branches, tags and commits of one repository."""
 
+import os
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -9,12 +10,14 @@ import pygit2
 from pygit2.enums import ObjectType
 
 from hub.local.accounts import Account
+from hub.local.durable import read_bytes
 from hub.local.refusal import Refusal, revision_not_found
 
 DEFAULT_BRANCH = "main"
 _PROPOSALS = "refs/pr/"
 _PROPOSAL = re.compile(r"refs/pr/[1-9][0-9]{0,8}")
 _COMMIT_ID = re.compile(r"[0-9a-f]{7,40}")
+_TARGET = re.compile(rb"[0-9a-f]{40}\n")
 # git-check-ref-format(1); pygit2's own check keeps every name it is asked about in memory.
 _REFERENCE = re.compile(
     r"refs/(?!.*(?:\.\.|//|@\{|/\.|\.lock(?:/|$)))(?!.*[./]$)[^\x00-\x20\x7f~^:?*\[\\]{1,240}", re.DOTALL
@@ -47,6 +50,27 @@ def commit_of(repo: pygit2.Repository, revision: str) -> pygit2.Commit:
         if isinstance(found, pygit2.Commit):
             return found
     raise revision_not_found(revision)
+
+
+def loose_reference(folder: Path, revision: str) -> str | None:
+    """What a commit id, a branch or a tag stands for, as far as one look at one file tells.
+
+    Returns:
+        The commit, or another object that leads to one; None where it takes `commit_of` to know.
+    """
+    if _COMMIT_ID.fullmatch(revision) and len(revision) == 40:
+        return revision  # no branch or tag is allowed such a name
+    names = [f"refs/{kind}/{revision}" for kind in ("heads", "tags")]
+    top = str(folder)
+    if not is_reference_name(names[0]) or os.path.exists(f"{top}/packed-refs"):  # noqa: PTH110 - in haste
+        return None
+    for name in names:
+        try:
+            target = read_bytes(f"{top}/{name}")
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            continue
+        return target[:40].decode() if _TARGET.fullmatch(target) else None
+    return None
 
 
 def branch_head(repo: pygit2.Repository, branch: str) -> pygit2.Commit:

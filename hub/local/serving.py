@@ -5,11 +5,11 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from hub.local.refusal import Refusal
+from hub.local.threads import in_thread
 
 _CHUNK = 1 << 20
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
@@ -66,7 +66,7 @@ async def _read(path: Path, start: int, stop: int) -> AsyncIterator[bytes]:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         while start < stop:
-            chunk = await run_in_threadpool(os.pread, descriptor, min(_CHUNK, stop - start), start)
+            chunk = await in_thread(os.pread, descriptor, min(_CHUNK, stop - start), start)
             if not chunk:
                 raise OSError(f"{path.name} became shorter while it was sent")
             start += len(chunk)

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from hub.local.calls import Call, answer
@@ -14,6 +13,7 @@ from hub.local.objects import ObjectBatch
 from hub.local.refusal import Refusal
 from hub.local.revisions import branch_head
 from hub.local.serving import serve
+from hub.local.threads import in_thread
 
 _PIECE = 1 << 20
 _LFS_TYPE = "application/vnd.git-lfs+json"
@@ -21,20 +21,20 @@ _LFS_TYPE = "application/vnd.git-lfs+json"
 
 async def commit(call: Call, name: RepoName, branch: str) -> Response:
     """POST commit/R."""
-    repository = await run_in_threadpool(call.repository, name, True)
+    repository = await in_thread(call.repository, name, True)
     account = call.check_write(name.namespace)
     put_on = propose_commit if call.flag("create_pr") else apply_commit
-    await run_in_threadpool(branch_head, repository.git, branch)
+    await in_thread(branch_head, repository.git, branch)
     with ObjectBatch(repository.path) as batch:
         reader = CommitReader(name, batch, repository.lfs, call.hub.limits)
         async for piece in _pieces(call):
-            await run_in_threadpool(reader.feed, piece)
+            await in_thread(reader.feed, b"".join(piece))
 
         def put() -> Applied:
             with call.hub.repositories.writing(name) as held:
                 return put_on(held, branch, reader, account)
 
-        applied = await run_in_threadpool(put)
+        applied = await in_thread(put)
     home = f"{call.base}/{name.prefix}{name.id}"
     return answer(
         {
@@ -47,15 +47,17 @@ async def commit(call: Call, name: RepoName, branch: str) -> Response:
     )
 
 
-async def _pieces(call: Call) -> AsyncIterator[bytes]:
+async def _pieces(call: Call) -> AsyncIterator[list[bytes]]:
     """The body in larger pieces than the network brings, to change threads less often."""
-    piece = bytearray()
+    piece: list[bytes] = []
+    size = 0
     async for chunk in call.chunks():
-        piece += chunk
-        if len(piece) >= _PIECE:
-            yield bytes(piece)
-            piece.clear()
-    yield bytes(piece)
+        piece.append(chunk)
+        size += len(chunk)
+        if size >= _PIECE:
+            yield piece
+            piece, size = [], 0
+    yield piece
 
 
 def lfs_batch(call: Call, name: RepoName) -> Response:
@@ -110,12 +112,12 @@ async def receive_object(call: Call, name: RepoName, oid: str) -> Response:
     announced = call.request.headers.get("content-length")
     if announced is not None and announced != str(pointer.size):
         raise Refusal(400, f"Wrong size: {announced} bytes announced, {pointer.size} were agreed")
-    repository = await run_in_threadpool(call.hub.repositories.open, name)
-    incoming = await run_in_threadpool(repository.lfs.receive, pointer)
+    repository = await in_thread(call.hub.repositories.open, name)
+    incoming = await in_thread(repository.lfs.receive, pointer)
     try:
         async for piece in _pieces(call):
-            await run_in_threadpool(incoming.write, piece)
-        await run_in_threadpool(incoming.finish)
+            await in_thread(incoming.write, piece)
+        await in_thread(incoming.finish)
     finally:
         incoming.close()
     return Response(status_code=200, headers={"ETag": f'"{oid}"'})
