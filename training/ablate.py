@@ -97,8 +97,8 @@ def measure(
     from training.student import calibration, evaluation, export
 
     validation = held_out[0]
-    logits = calibration.shape_logits(model, validation.windows)
-    model.temperature.fill_(calibration.fit_temperature(logits, validation.shapes))
+    windows, shapes = calibration.complete_and_cut(validation.windows, validation.shapes, settings.seed)
+    model.temperature.fill_(calibration.fit_temperature(calibration.shape_logits(model, windows), shapes))
     model.eval().save_pretrained(scratch)
     export.export_fp32(model, scratch / STUDENT.fp32)
     config = json.loads((scratch / STUDENT.config).read_text("utf-8"))
