@@ -1,4 +1,4 @@
-"""The voice's temperature: as coherent as it may be while it keeps the teacher's variety."""
+"""Calibration: what the posterior is fitted on, and a voice as coherent as its variety allows."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from eisv_lumen.distribution import LEGAL_FIRST, LEGAL_SECOND, LEGAL_THIRD, Expr
 from eisv_lumen.metrics import js_divergence, token_entropy
 from eisv_lumen.rules import Rules
 from eisv_lumen.vocabulary import AFFINITY, N_SHAPES
-from training.student.calibration import fit_voice, set_voice, tempered
+from training.student.calibration import complete_and_cut, fit_temperature, fit_voice, set_voice, tempered
 from training.student.evaluation import distribution_of
 from training.student.tables import new_model
 
@@ -63,3 +63,25 @@ def test_the_networks_own_distribution_is_tempered(temperature):
     found = distribution_of(model, windows)
     for name in ("first", "second", "third"):
         np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), atol=1e-5)
+
+
+def test_the_posterior_is_fitted_on_windows_cut_short_as_well():
+    windows = synthetic.generate(np.arange(300) % N_SHAPES, np.random.default_rng(0), cadence=2.0)
+    both, shapes = complete_and_cut(windows, np.arange(300) % N_SHAPES, seed=0)
+    assert len(both) == 600 and (shapes[:300] == shapes[300:]).all()
+    np.testing.assert_array_equal(both.states[:300], windows.states)
+    assert set(both.counts[:300]) == {20} and set(both.counts[300:]) == set(range(4, 20))
+    first, cut = windows.validate(), both[np.arange(300, 600)].validate()
+    for row, count in enumerate(cut.counts):
+        np.testing.assert_array_equal(cut.packed().states[row, :count], first.states[row, :count])
+
+
+def test_a_network_that_never_errs_on_complete_windows_is_not_sure_of_short_ones():
+    """Complete windows alone would ask for the sharpest posterior there is."""
+    rng, shapes = np.random.default_rng(0), np.tile(np.arange(N_SHAPES), 100)
+    complete = 4.0 * np.eye(N_SHAPES)[shapes]
+    short = complete.copy()
+    wrong = rng.random(len(shapes)) < 0.4
+    short[wrong] = 4.0 * np.eye(N_SHAPES)[(shapes[wrong] + 1) % N_SHAPES]
+    alone = fit_temperature(complete, shapes)
+    assert fit_temperature(np.concatenate([complete, short]), np.tile(shapes, 2)) > 5 * alone

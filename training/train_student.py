@@ -76,8 +76,9 @@ def build(
     print(f"student: {count_parameters(model):,} parameters")
     log = train(model, settings, *training, work.scratch)
     trained = time.monotonic()
-    logits = calibration.shape_logits(model, splits["validation"].windows)
-    temperature = calibration.fit_temperature(logits, splits["validation"].shapes)
+    held = splits["validation"]
+    windows, shapes = calibration.complete_and_cut(held.windows, held.shapes, settings.seed)
+    temperature = calibration.fit_temperature(calibration.shape_logits(model, windows), shapes)
     model.temperature.fill_(temperature)
     chosen = np.random.default_rng(settings.seed).permutation(len(held_out[0]))[: settings.fit_windows]
     said = evaluation.distribution_of(model.eval(), held_out[0].windows[chosen])
@@ -100,7 +101,7 @@ def build(
             "temperature": temperature,
             "voice_temperature": voice,
             "split": "validation",
-            "n": len(splits["validation"]),
+            "n": len(windows),
         },
         "training": {
             "windows": len(training[0]),
