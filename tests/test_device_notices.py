@@ -9,7 +9,8 @@ from huggingface_hub import HfApi
 from eisv_lumen.device import slots, updater
 from eisv_lumen.device.current import Current
 from eisv_lumen.device.home import Home
-from eisv_lumen.device.knowledge import Knowledge
+from eisv_lumen.device.knowledge import Knowledge, refuse
+from eisv_lumen.device.probation import Probation
 from eisv_lumen.device.selftest import SelfTest
 from eisv_lumen.device.service import open_voice
 from eisv_lumen.device.status import lines, status
@@ -363,6 +364,59 @@ class TestHostileNotices:
         settled.update("device.json", repo_id=first)
         pull(settled)
         assert Knowledge.read(settled).notices.yanked == {"0.0.9": "old"}
+
+
+class TestAnotherRepository:
+    """The device is told to follow another repository, whose versions have the same numbers."""
+
+    @pytest.fixture
+    def moved(self, home, hub, repository, student, request):
+        """0.2.0 of the first repository speaks after 0.1.0; the second one has yanked its own of both."""
+        for version in ("0.1.0", "0.2.0"):
+            repository.publish(version, student)
+            pull(home)
+            assert slots.keep(home, str(Current.read(home).trial))
+        api = HfApi(endpoint=hub.url, token=hub.token)
+        other = Repository(api, f"hikewa/o{abs(hash(request.node.name)) % 10**9}", KEY)
+        for version in ("0.1.0", "0.2.0"):
+            other.publish(version, student)
+        Branch(other).say(yanked={"0.1.0": "theirs", "0.2.0": "theirs"})
+        home.update("device.json", repo_id=other.repo_id)
+        with pytest.raises(HubError, match="no stable release"):
+            pull(home)
+        return home
+
+    def test_its_yank_of_the_same_number_is_no_reason_to_leave(self, moved):
+        assert speaking(moved) == "0.2.0"
+        with pytest.raises(HubError):
+            pull(moved)
+        assert speaking(moved) == "0.2.0"
+
+    def test_nor_not_to_go_back(self, moved):
+        assert Updater(moved).rollback().version == "0.1.0"
+
+    def test_a_damaged_one_is_stood_in_for(self, moved):
+        (slots.open_current(moved, moved.trusted()).folder / "config.json").write_text("{}")
+        assert open_voice(moved).model.version == "0.1.0"
+
+    def test_what_is_left_is_remembered_of_its_own_repository(self, moved, repository):
+        theirs = moved.settings().repo_id
+        Updater(moved).rollback()
+        assert "0.2.0" not in Knowledge.read(moved).refused
+        moved.update("device.json", repo_id=repository.repo_id)
+        pull(moved)
+        assert "rolled back" in Knowledge.read(moved).refused["0.2.0"] and speaking(moved) == "0.1.0"
+        assert Knowledge.read(moved, theirs).notices.yanked.keys() == {"0.1.0", "0.2.0"}
+        assert Knowledge.read(moved, "hikewa/never-followed") == Knowledge()
+
+    def test_a_failed_probation_too(self, home, repository, student, moved):
+        ours = Knowledge.read(home, repository.repo_id)
+        assert ours.refused == {} and set(ours.installed) == {"0.1.0", "0.2.0"}
+        refuse(home, "0.2.0", "failed its probation", repository.repo_id)
+        watch = Probation(home, lambda line: None)
+        watch.start()
+        watch.end()
+        assert speaking(home) == "0.1.0"
 
 
 class TestWishes:

@@ -566,7 +566,8 @@ class TestInterruptions:
         (incoming,) = home.slots.glob(".incoming-*")
         kept = (incoming / calls[-1]).stat().st_mtime_ns
         # What the client leaves of its own where it is killed while it moves a file to its place.
-        (incoming / "tmp_e6699558-c1c7-483c-a6c7-be7c46bab461").touch()
+        for folder in (incoming, home.slots):
+            (folder / "tmp_e6699558-c1c7-483c-a6c7-be7c46bab461").touch()
         assert Current.read(home).speaks is None
         seen = {}
 
@@ -577,7 +578,30 @@ class TestInterruptions:
 
         monkeypatch.setattr(Source, "download", watches)
         assert pull(home).version == "0.1.0"
-        assert seen[Path(calls[-1]).name] == kept
+        assert seen[Path(calls[-1]).name] == kept and not list(home.slots.rglob("tmp_*"))
+
+    @pytest.mark.parametrize("content", ["", "0123\n", "x\ny\nz\n"])
+    def test_killed_over_a_note_of_the_client(self, home, repository, students, monkeypatch, content):
+        repository.publish("0.1.0", students[0])
+        with monkeypatch.context() as patch:
+            patch.setattr(slots, "verify_slot", lambda *_: pytest.fail("not so far"))
+            patch.setattr(release, "check_file", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                pull(home)
+        (incoming,) = home.slots.glob(".incoming-*")
+        notes = list((incoming / ".cache").rglob("*.metadata"))
+        assert notes
+        for note in notes:
+            note.write_text(content)
+        assert pull(home).version == "0.1.0"
+
+    def test_a_check_that_finds_nothing_new_tidies_up_too(self, home, repository, students):
+        repository.publish("0.1.0", students[0])
+        pull(home)
+        (home.slots / "tmp_of_the_client").touch()
+        (home.slots / f".incoming-{'0' * 40}").mkdir()
+        assert pull(home).action == "unchanged"
+        assert {path.name for path in home.slots.iterdir()} <= set(slots.NAMES)
 
     def test_two_updaters_exclude_each_other(self, home, repository, students):
         repository.publish("0.1.0", students[0])

@@ -3,9 +3,12 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,15 @@ from huggingface_hub import HfApi
 
 from benchmarks.faults import stored
 from benchmarks.faults.corruption import SignedRelease
+from benchmarks.faults.device import Case
+from benchmarks.faults.notice_kills import COMMANDS, NoticeWorld, notice_kill_trial
 from benchmarks.faults.outcome import Tally, Trial
 from benchmarks.faults.processes import Kill, forked, random_kill
-from eisv_lumen.errors import ResourceError
+from benchmarks.faults.selftest import forked_selftest
+from benchmarks.faults.service_kills import ServiceWorld, service_kill_trial
+from benchmarks.faults.siege import Siege
+from eisv_lumen.device.current import Current
+from eisv_lumen.errors import ResourceError, VerificationError
 from eisv_lumen.signing import SigningKey, TrustedKeys
 from hub.local import start
 from hub.settings import ReleaseSettings
@@ -24,6 +33,7 @@ from tests.release_artifacts import (
     NAMES,
     NAMESPACE,
     REPO_IDS,
+    Branch,
     Repository,
     as_if_imported_with,
     small_student,
@@ -32,10 +42,11 @@ from tests.release_artifacts import (
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 
-def run(out: Path, seed: int, **counts: int) -> dict[str, Any]:
+def run(out: Path, seed: int, **counts: float) -> dict[str, Any]:
     """A run of so many trials; the counts that it wrote."""
     command = [sys.executable, "-m", "benchmarks.faults", "--seed", seed, "--out", out / "faults.json"]
-    for name in ("schedules", "releases", "kills", "release-kills", "hub-kills", "corruptions"):
+    names = ("schedules", "releases", "kills", "service-kills", "release-kills", "notice-kills", "hub-kills")
+    for name in (*names, "corruptions", "minutes"):
         command += [f"--{name}", counts.get(name.replace("-", "_"), 0)]
     done = subprocess.run(
         [str(part) for part in command],
@@ -61,6 +72,131 @@ def test_releases_through_a_failing_network_lose_nothing(tmp_path: Path) -> None
     assert (found["releases"]["trials"], found["hub-kills"]["trials"]) == (1, 1)
     assert found["releases"]["losses"] == found["hub-kills"]["losses"] == 0
     assert found["releases"]["by_kind"] and "tagged student" in found["states"]["publisher"]
+
+
+def test_a_device_under_kill_loses_nothing(tmp_path: Path) -> None:
+    found = run(tmp_path, seed=5, minutes=0.05)
+    assert found["under-kill"]["trials"] >= 2 and found["under-kill"]["losses"] == 0
+    assert found["under-kill"]["outcomes"]["calm"] == 1 and found["seen"]["releases good"] >= 2
+
+
+class TestServiceKills:
+    @pytest.fixture(scope="class")
+    def world(self, tmp_path_factory: pytest.TempPathFactory) -> ServiceWorld:
+        return ServiceWorld(tmp_path_factory.mktemp("service") / "world")
+
+    @pytest.mark.parametrize("state", ["started", "spoke 6", "decided"])
+    @pytest.mark.parametrize("case", ["does well", "does badly"])
+    def test_killed_there_the_verdict_still_falls(self, world: ServiceWorld, case: str, state: str) -> None:
+        trial = service_kill_trial(world, world.cases[case], [Kill(state=state), Kill(state="opened")])
+        assert trial.losses == () and trial.kinds == ("state",)
+
+    def test_killed_while_a_person_rolls_back(self, world: ServiceWorld) -> None:
+        case = world.cases["is rolled back"]
+        outcomes = {service_kill_trial(world, case, [Kill(act=act)]) for act in range(0, case.acts, 2)}
+        assert {trial.losses for trial in outcomes} == {()}
+        assert {trial.outcome for trial in outcomes} == {"killed, on probation", "killed, left"}
+
+    def test_a_verdict_that_is_not_remembered_is_a_loss(
+        self, world: ServiceWorld, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("eisv_lumen.device.probation.refuse", lambda *_: None)
+        trial = service_kill_trial(world, world.cases["does badly"], [Kill(state="opened")])
+        assert "0.2.0 was left, and is not remembered as bad" in trial.losses[0]
+
+    def test_a_release_that_goes_on_speaking_is_a_loss(
+        self, world: ServiceWorld, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("eisv_lumen.device.slots.go_back", lambda *_, **__: None)
+        trial = service_kill_trial(world, world.cases["does badly"], [Kill(state="opened")])
+        assert "0.2.0 speaks at last, and not 0.1.0" in trial.losses[0]
+
+
+class TestNoticeKills:
+    @pytest.fixture(scope="class")
+    def world(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NoticeWorld]:
+        root, folder = tmp_path_factory.mktemp("hub"), tmp_path_factory.mktemp("notices")
+        with start(root) as hub, pytest.MonkeyPatch.context() as patch:
+            as_if_imported_with(hub.url, patch)
+            yield NoticeWorld(hub, root, folder / "world")
+
+    @pytest.mark.parametrize("command", ["yank", "rollout", "rotate"])
+    @pytest.mark.parametrize(("state", "stands"), [("commit asked", "old"), ("commit answered", "new")])
+    def test_killed_there_it_is_finished(
+        self, world: NoticeWorld, command: str, state: str, stands: str
+    ) -> None:
+        trial = notice_kill_trial(world, random.Random(command), (command, f"POST {state}"))
+        assert (trial.outcome, trial.losses) == (f"killed, {stands}", ())
+
+    def test_half_a_change_is_a_loss(self, world: NoticeWorld) -> None:
+        world.renew()
+        branch = Branch(world.repository)
+        branch.say()
+        branch.rotate([SigningKey.generate()], world.key, notices=False)
+        trial = notice_kill_trial(world, random.Random(0), ("yank", "GET refs asked"))
+        assert "half a change: VerificationError" in trial.losses[0]
+
+    def test_a_command_that_does_nothing_is_a_loss(
+        self, world: NoticeWorld, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world.renew()
+        monkeypatch.setitem(COMMANDS, "yank", lambda: None)
+        trial = notice_kill_trial(world, random.Random(0), ("yank", "GET refs asked"))
+        assert trial.outcome == "done, old" and "instead of" in trial.losses[0]
+
+
+class TestUnderKill:
+    @pytest.fixture(scope="class")
+    def siege(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Siege]:
+        root, folder = tmp_path_factory.mktemp("hub"), tmp_path_factory.mktemp("siege")
+        with start(root) as hub, pytest.MonkeyPatch.context() as patch:
+            as_if_imported_with(hub.url, patch)
+            with Siege(hub, root, folder / "world", random.Random(0)) as siege:
+                siege.stream.stop()
+                _, told = siege.live(None, 4.0)
+                assert siege.check(told) == []
+                yield siege
+
+    def ledger(self, siege: Siege, kind: str) -> None:
+        lines = [f'["{version}", "{kind}"]\n' for version in siege.stream.kinds()]
+        (siege.folder / "ledger").write_text("".join(lines))
+
+    def test_what_must_not_speak_and_does_is_a_loss(self, siege: Siege) -> None:
+        _, told = siege.live(Kill(state="opened"), 4.0)
+        assert siege.check(told) == []
+        self.ledger(siege, "altered")
+        assert {loss.split()[0] for loss in siege.check(told)} <= {"opened", *siege.stream.kinds()}
+        assert siege.check(told)
+        self.ledger(siege, "good")
+
+    def test_what_is_forgotten_is_a_loss(self, siege: Siege) -> None:
+        siege.home.update("state.json", refused={"0.9.0": "bad"})
+        self.ledger(siege, "good")
+        (siege.folder / "ledger").open("a").write('["0.9.0", "crashes"]\n')
+        assert siege.check([]) == []
+        siege.home.update("state.json", refused={})
+        assert siege.check([]) == ["refused no more: ['0.9.0']"]
+
+    def test_a_file_that_no_pull_removes_is_a_loss(self, siege: Siege) -> None:
+        (siege.home.slots / "tmp_of_a_client").touch()
+        assert siege.check([]) == []  # no pull has had time for it
+        assert "tmp_of_a_client" in siege.check([{"what": "pulled", "action": "unchanged"}])[0]
+        (siege.home.slots / "tmp_of_a_client").unlink()
+
+    def test_a_damaged_slot_is_a_loss(self, siege: Siege) -> None:
+        slot = siege.home.slots / Current.read(siege.home).speaks.slot / "config.json"
+        content = slot.read_bytes()
+        slot.write_bytes(content + b" ")
+        assert "nothing speaks" in siege.check([])[0]
+        slot.write_bytes(content)
+
+
+def test_the_forked_self_test_knows_a_wrong_graph(tmp_path: Path) -> None:
+    student, other = small_student(tmp_path / "a", 1), small_student(tmp_path / "b", 2)
+    assert forked_selftest(student).windows == 4
+    shutil.copy(other / "onnx/model_int8.onnx", student / "onnx/model_int8.onnx")
+    with pytest.raises(VerificationError):
+        forked_selftest(student)
 
 
 class TestProcesses:
@@ -102,6 +238,9 @@ class TestProcesses:
         (tmp_path / "two").unlink()
         assert forked(pass_through, Kill(state="two")).how == "killed" and not (tmp_path / "two").exists()
 
+    def test_what_cannot_be_told_ends_there_too(self) -> None:
+        assert forked(lambda at: object()).how == "crashed"  # no JSON
+
     def test_waits_can_be_shortened(self) -> None:
         def wait(at: object) -> float:
             begun = time.monotonic()
@@ -115,6 +254,13 @@ class TestProcesses:
         drawn = [random_kill(random.Random(seed), 1.0, 100) for seed in range(50)]
         assert drawn == [random_kill(random.Random(seed), 1.0, 100) for seed in range(50)]
         assert {kill.after is None for kill in drawn} == {True, False}
+
+
+def test_a_device_may_take_an_earlier_release_only_where_the_newest_was_hidden() -> None:
+    case = Case("second", Path(), "0.1.0")
+    assert case.allows("0.1.0") and case.allows("0.3.0") and not case.allows(None)
+    assert not case.allows("0.2.0") and case.allows("0.2.0", misread=True)
+    assert not replace(case, old="0.2.0").allows("0.1.0", misread=True)
 
 
 def test_a_changed_byte_that_is_accepted_is_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Let networks, processes, Hubs and bytes fail, and count what is lost: `make faults`.
 
-python -m benchmarks.faults --schedules 1000 --kills 500 --seed 0 --out artifacts/faults.json
+python -m benchmarks.faults --schedules 1000 --kills 500 --workers 2 --seed 0 --out artifacts/faults.json
+python -m benchmarks.faults --schedules 0 --kills 0 --minutes 60     # a device under kill for an hour
 """
 
 import argparse
@@ -10,10 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults.client import before_import
+from benchmarks.faults.outcome import UNDER_KILL
 from eisv_lumen.artifact import write_json
 from eisv_lumen.errors import exit_with_reason
 
-_SECTIONS = ("pulls", "releases", "pull-kills", "release-kills", "hub-kills", "corruptions")
+_QUARTER_OF = {
+    "releases": "schedules",
+    "service-kills": "kills",
+    "release-kills": "kills",
+    "notice-kills": "kills",
+}
+"""Sections that have, unless told otherwise, a quarter as many trials as an option names."""
 
 
 def main() -> int:
@@ -23,29 +31,24 @@ def main() -> int:
         1 when anything was lost.
     """
     options = _arguments()
-    counts = {
-        "pulls": options.schedules,
-        "releases": options.schedules // 4 if options.releases is None else options.releases,
-        "pull-kills": options.kills,
-        "release-kills": options.kills // 4 if options.release_kills is None else options.release_kills,
-        "hub-kills": options.hub_kills,
-        "corruptions": options.corruptions,
-    }
+    counts = {"pulls": options.schedules, "pull-kills": options.kills}
+    for name, whole in _QUARTER_OF.items():
+        given = getattr(options, name.replace("-", "_"))
+        counts[name] = getattr(options, whole) // 4 if given is None else given
+    counts |= {"hub-kills": options.hub_kills, "corruptions": options.corruptions}
     with tempfile.TemporaryDirectory(prefix="faults-") as temporary:
         before_import(f"{temporary}/hf-home")
         from benchmarks.faults.campaign import run
 
-        found = run(
-            Path(temporary), {name: counts[name] for name in _SECTIONS}, options.seed, options.workers
-        )
+        found = run(Path(temporary), counts, options.seed, options.workers, options.minutes)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(options.out, found)
-    return _show(found)
+    return _show(found, [*counts, UNDER_KILL])
 
 
-def _show(found: dict[str, Any]) -> int:
-    for name in _SECTIONS:
+def _show(found: dict[str, Any], sections: list[str]) -> int:
+    for name in sections:
         section = found[name]
         outcomes = ", ".join(f"{n} {outcome}" for outcome, n in section["outcomes"].items())
         print(
@@ -54,7 +57,7 @@ def _show(found: dict[str, Any]) -> int:
         )
         for loss in section["lost"]:
             print(f"    lost in trial {loss['trial']}: {json.dumps(loss['losses'])} {loss['kinds']}")
-    lost = sum(found[name]["losses"] for name in _SECTIONS)
+    lost = sum(found[name]["losses"] for name in sections)
     print(f"seed {found['seed']}: {lost} losses")
     return 1 if lost else 0
 
@@ -62,11 +65,14 @@ def _show(found: dict[str, Any]) -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=main.__doc__)
     parser.add_argument("--schedules", type=int, default=40, help="pulls through a failing network")
-    parser.add_argument("--releases", type=int, help="releases through one (default: a quarter as many)")
+    parser.add_argument("--releases", type=int, help="releases through one (a quarter as many)")
     parser.add_argument("--kills", type=int, default=20, help="updaters killed at random points")
-    parser.add_argument("--release-kills", type=int, help="publishers killed (default: a quarter as many)")
+    parser.add_argument("--release-kills", type=int, help="publishers killed (a quarter as many)")
+    parser.add_argument("--service-kills", type=int, help="services that judge a release killed (too)")
+    parser.add_argument("--notice-kills", type=int, help="yanks, roll-outs, rotations killed (too)")
     parser.add_argument("--hub-kills", type=int, default=3, help="Hubs killed under a publisher")
     parser.add_argument("--corruptions", type=int, default=1000, help="single bytes changed")
+    parser.add_argument("--minutes", type=float, default=0.0, help="each worker keeps a device under kill")
     parser.add_argument("--seed", type=int, default=0, help="what chance is drawn from")
     parser.add_argument("--workers", type=int, default=1, help="Hubs and devices side by side")
     parser.add_argument("--out", type=Path, help="file for the counts, JSON")

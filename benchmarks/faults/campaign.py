@@ -3,6 +3,7 @@
 import multiprocessing
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -11,15 +12,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faults import device, publisher
+from benchmarks.faults import device, notice_kills, publisher, service_kills
 from benchmarks.faults.corruption import SignedRelease
 from benchmarks.faults.device import DeviceWorld
 from benchmarks.faults.hub_kills import hub_kill_trial
-from benchmarks.faults.outcome import Tally, Trial
+from benchmarks.faults.notice_kills import NoticeWorld
+from benchmarks.faults.outcome import UNDER_KILL, Tally, Trial
 from benchmarks.faults.processes import Kill, random_kill
 from benchmarks.faults.publisher import PublisherWorld
 from benchmarks.faults.schedule import random_schedule
+from benchmarks.faults.service_kills import ServiceWorld
+from benchmarks.faults.siege import Siege, calm, under_kill
 from hub.local import start
+
+_REAL_SELFTESTS = 0.1
+"""Share of the pulls, beside the kills at named states, whose self-test runs as on a device."""
 
 _EVERY = 60.0
 """Seconds between two lines of progress."""
@@ -34,6 +41,7 @@ class Share:
     Attributes:
         folder: For all that it makes.
         counts: Trials of the whole run by section.
+        minutes: How long the device is under kill.
         seed: Of the whole run.
         worker: Its number.
         workers: How many there are; a worker takes the trials whose number leaves its own as remainder.
@@ -41,33 +49,41 @@ class Share:
 
     folder: Path
     counts: Mapping[str, int]
+    minutes: float
     seed: int
     worker: int
     workers: int
 
 
-def run(folder: Path, counts: Mapping[str, int], seed: int, workers: int) -> dict[str, Any]:
+def run(
+    folder: Path, counts: Mapping[str, int], seed: int, workers: int, minutes: float = 0.0
+) -> dict[str, Any]:
     """Run so many trials of each section, and one kill at every named state.
 
     Args:
         folder: For Hubs, homes and artifacts.
-        counts: Trials by section: pulls, releases, pull-kills, release-kills, hub-kills, corruptions.
+        counts: Trials by section: pulls, releases, pull-kills, service-kills, release-kills, notice-kills,
+            hub-kills, corruptions.
         seed: Every trial draws from it, its section and its number alone.
         workers: Processes side by side.
+        minutes: How long each worker keeps a device under kill; see `siege`.
 
     Returns:
         `Tally.to_dict` by section, the seed, the workers and the states at which was killed.
     """
     started = time.perf_counter()
-    shares = [Share(folder / str(number), counts, seed, number, workers) for number in range(workers)]
+    shares = [
+        Share(folder / str(number), counts, minutes, seed, number, workers) for number in range(workers)
+    ]
     if workers == 1:
         parts = [_work(shares[0])]
     else:
         with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
             parts = list(pool.map(_work, shares))
-    tallies = {name: Tally(name, seed) for name in counts}
-    seconds = dict.fromkeys(counts, 0.0)
+    tallies = {name: Tally(name, seed) for name in (*counts, UNDER_KILL)}
+    seconds, seen = dict.fromkeys(tallies, 0.0), Counter[str]()
     for part in parts:
+        seen.update(part["seen"])
         for name, trials in part["trials"].items():
             seconds[name] = max(seconds[name], part["seconds"].get(name, 0.0))
             for number, trial in trials:
@@ -78,20 +94,28 @@ def run(folder: Path, counts: Mapping[str, int], seed: int, workers: int) -> dic
         "seconds": round(time.perf_counter() - started, 1),
         "states": parts[0]["states"],
         **{name: tally.to_dict(seconds[name]) for name, tally in tallies.items()},
+        "seen": dict(sorted(seen.items())),
     }
 
 
 def _work(share: Share) -> dict[str, Any]:
     share.folder.mkdir(parents=True)
-    found: dict[str, Any] = {"trials": dict.fromkeys(share.counts, ()), "seconds": {}, "states": {}}
+    names = (*share.counts, UNDER_KILL)
+    found: dict[str, Any] = {"trials": dict.fromkeys(names, ()), "seconds": {}, "states": {}, "seen": {}}
     with ExitStack() as stack:
-        for make in (_of_device, _of_publisher, _of_bytes):
+        for make in (_of_device, _of_service, _of_publisher, _of_notices, _of_bytes):
             sections, states = make(share, stack)
             found["states"].update(states)
             for name, numbered in sections.items():
                 begun = time.perf_counter()
                 found["trials"][name] = _run_section(share, name, numbered)
                 found["seconds"][name] = time.perf_counter() - begun
+        if share.minutes:
+            begun = time.perf_counter()
+            siege = _siege(share, stack)
+            found["trials"][UNDER_KILL] = _run_section(share, UNDER_KILL, _until(share, siege))
+            found["seconds"][UNDER_KILL] = time.perf_counter() - begun
+            found["seen"] = dict(siege.seen)
     return found
 
 
@@ -109,6 +133,27 @@ def _of_device(share: Share, stack: ExitStack) -> Sections:
         "pulls": _numbered(share, "pulls", partial(_pull, world)),
         "pull-kills": _kills(share, "pull-kills", partial(_kill_pull, world), at_states),
     }, {"updater": [" ".join(point) for point in world.points]}
+
+
+def _of_service(share: Share, stack: ExitStack) -> Sections:
+    if not share.counts["service-kills"]:
+        return {}, {}
+    world = stack.enter_context(ServiceWorld(share.folder / "service"))
+    at_states: list[Try] = [partial(_kill_service_at, world, case, state) for case, state in world.points]
+    return {"service-kills": _kills(share, "service-kills", partial(_kill_service, world), at_states)}, {
+        "service": [", ".join(point) for point in world.points]
+    }
+
+
+def _of_notices(share: Share, stack: ExitStack) -> Sections:
+    if not share.counts["notice-kills"]:
+        return {}, {}
+    root = share.folder / "notices-hub"
+    world = stack.enter_context(NoticeWorld(stack.enter_context(start(root)), root, share.folder / "notices"))
+    at_states: list[Try] = [partial(_kill_notice, world, point) for point in world.points]
+    return {"notice-kills": _kills(share, "notice-kills", partial(_kill_notice, world, None), at_states)}, {
+        "notices": [" ".join(point) for point in world.points]
+    }
 
 
 def _of_publisher(share: Share, stack: ExitStack) -> Sections:
@@ -129,6 +174,21 @@ def _of_bytes(share: Share, stack: ExitStack) -> Sections:
     release = SignedRelease(share.folder / "signed")
     release.check()
     return {"corruptions": _numbered(share, "corruptions", release.trial)}, {}
+
+
+def _siege(share: Share, stack: ExitStack) -> Siege:
+    root, generator = share.folder / "siege-hub", random.Random(f"{share.seed} siege {share.worker}")
+    hub = stack.enter_context(start(root))
+    return stack.enter_context(Siege(hub, root, share.folder / "siege", generator))
+
+
+def _until(share: Share, siege: Siege) -> Iterator[tuple[int, Try]]:
+    """Lives under kill until the time is up; behind them one that ends in peace."""
+    end, number = time.monotonic() + 60 * share.minutes, share.worker
+    while time.monotonic() < end:
+        yield number, partial(under_kill, siege)
+        number += share.workers
+    yield number, lambda _: calm(siege)
 
 
 def _run_section(share: Share, name: str, numbered: Iterator[tuple[int, Try]]) -> list[tuple[int, Trial]]:
@@ -162,6 +222,7 @@ def _kills(share: Share, name: str, at_random: Try, at_states: list[Try]) -> Ite
 
 def _pull(world: DeviceWorld, generator: random.Random) -> Trial:
     case = generator.choice(list(world.cases.values()))
+    world.warm = generator.random() >= _REAL_SELFTESTS
     return device.network_trial(world, case, random_schedule(generator, case.requests))
 
 
@@ -171,13 +232,28 @@ def _release(world: PublisherWorld, generator: random.Random) -> Trial:
 
 def _kill_pull(world: DeviceWorld, generator: random.Random) -> Trial:
     case = generator.choice(list(world.cases.values()))
+    world.warm = generator.random() >= _REAL_SELFTESTS
     return device.kill_trial(world, case, random_kill(generator, case.seconds, case.acts))
 
 
 def _kill_pull_at(world: DeviceWorld, case: str, state: str, generator: random.Random) -> Trial:
+    world.warm = False
     return device.kill_trial(world, world.cases[case], Kill(state=state))
 
 
 def _kill_release(world: PublisherWorld, state: str | None, generator: random.Random) -> Trial:
     kill = Kill(state=state) if state else random_kill(generator, world.seconds, world.acts)
     return publisher.kill_trial(world, generator, kill)
+
+
+def _kill_service(world: ServiceWorld, generator: random.Random) -> Trial:
+    case = generator.choice(list(world.cases.values()))
+    return service_kills.service_kill_trial(world, case, service_kills.random_kills(generator, case))
+
+
+def _kill_service_at(world: ServiceWorld, case: str, state: str, generator: random.Random) -> Trial:
+    return service_kills.service_kill_trial(world, world.cases[case], [Kill(state=state)])
+
+
+def _kill_notice(world: NoticeWorld, point: tuple[str, str] | None, generator: random.Random) -> Trial:
+    return notice_kills.notice_kill_trial(world, generator, point)

@@ -7,6 +7,9 @@ from typing import Any
 
 from benchmarks.faults.proxy import Applied
 
+UNDER_KILL = "under-kill"
+"""The section whose trials are the lives of one device process, see `siege`."""
+
 
 @dataclass(frozen=True)
 class Trial:

@@ -16,13 +16,13 @@ from eisv_lumen.errors import LumenError
 
 _HUNG_SECONDS = 180.0
 _WRITES = frozenset({"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate"})
-_ACTS = _WRITES | {"socket.connect", "subprocess.Popen", "shutil.rmtree"}
+_ACTS = _WRITES | {"socket.connect", "subprocess.Popen", "os.fork", "shutil.rmtree"}
 _SHORT_SLEEP = 0.01
 
 
 @dataclass(frozen=True)
 class Kill:
-    """When a process is killed with SIGKILL; one of the three.
+    """When a process is killed with SIGKILL: at the first of these.
 
     Attributes:
         after: Seconds after its start.
@@ -88,8 +88,11 @@ def forked(work: Callable[[At], Any], kill: Kill | None = None, *, patient: bool
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.close(reading)
-        _child(work, kill, writing, patient)
+        try:
+            os.close(reading)
+            _child(work, kill, writing, patient)
+        finally:  # whatever happened, this copy of the parent must not go on with the parent's work
+            os._exit(1)
     os.close(writing)
     killed = False
     if kill is not None and kill.after is not None:
@@ -107,6 +110,8 @@ def forked(work: Callable[[At], Any], kill: Kill | None = None, *, patient: bool
         return Ended("hung", None, 0, seconds)
     if os.waitstatus_to_exitcode(status) == -signal.SIGKILL:
         return Ended("killed", None, 0, seconds)
+    if not told:
+        return Ended("crashed", "it ended without a word", 0, seconds)
     how, value, acts = json.loads(told)
     return Ended(how, value, acts, seconds)
 

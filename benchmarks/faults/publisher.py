@@ -9,7 +9,7 @@ from typing import Any, Self
 from huggingface_hub import HfApi
 
 from benchmarks.faults import stored
-from benchmarks.faults.client import use_endpoint
+from benchmarks.faults.client import hurry, use_endpoint
 from benchmarks.faults.outcome import Trial, kinds_of
 from benchmarks.faults.processes import At, Ended, Kill, forked
 from benchmarks.faults.proxy import ProxyProcess
@@ -101,6 +101,8 @@ class PublisherWorld:
 
         def work(at: At) -> Any:
             use_endpoint(self.proxy.url)
+            if not patient:
+                hurry()
             api = HfApi(endpoint=self.proxy.url, token=self.hub.token)
             version = Version.parse(self.version)
             published = publish_release(

@@ -39,6 +39,11 @@ class Repository:
             for name in names
         }
 
+    def branch(self, name: str) -> str | None:
+        """The commit of a branch; None where there is none."""
+        found = None if self._git is None else self._git.references.get(f"refs/heads/{name}")
+        return None if found is None else str(found.peel(pygit2.Commit).id)
+
     def commits(self) -> int:
         """How many commits its main branch has, the first one that the Hub makes left out."""
         return max(0, sum(1 for _ in self._history()) - 1)

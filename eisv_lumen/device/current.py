@@ -22,12 +22,15 @@ class Entry:
         seal: sha256 over the release manifest and its signature as they were believed when they were
             installed: a key that is revoked later signs nothing new, but does not silence what was installed.
         good: Whether it has passed its probation.
+        repo_id: The student's repository that it came from: two repositories number their releases alike, and
+            what is known of one version says nothing about the other. None: the one that is followed now.
     """
 
     slot: str
     version: str
     seal: str | None = None
     good: bool = field(default=False, compare=False)
+    repo_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Current:
             if slot in NAMES:
                 # Homes of earlier packages know of no probation: what speaks there has long been kept.
                 good = values.get("good", "trial" not in values)
-                speaks = Entry(slot, str(values["version"]), values.get("seal"), good)
+                speaks = Entry(slot, str(values["version"]), values.get("seal"), good, values.get("repo_id"))
             back = tuple(Entry(**entry) for entry in values.get("back", ()) if entry["slot"] in NAMES)
             return cls(speaks, values.get("trial"), values.get("since"), back, values.get("left"))
         except (ConfigurationError, KeyError, TypeError):

@@ -1,9 +1,11 @@
 """What a device must not forget of a repository's releases, in `state.json`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
+from eisv_lumen.device.current import Entry
 from eisv_lumen.device.home import Home
 from eisv_lumen.errors import ConfigurationError, VerificationError
 from eisv_lumen.notices import Notices
@@ -36,14 +38,19 @@ class Knowledge:
     last_pull: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, home: Home) -> Self:
+    def read(cls, home: Home, repo_id: str | None = None) -> Self:
         """As it stands in a home.
+
+        Args:
+            home: The device's home.
+            repo_id: The repository whose releases it is about; None: the one that is followed now.
 
         Raises:
             ConfigurationError: `state.json` is damaged: what must not be forgotten is not guessed.
         """
-        values = home.read(STATE)
+        state = home.read(STATE)
         try:
+            values = state if _is_of(state, repo_id) else state.get("others", {}).get(repo_id, {})
             # Homes of earlier packages remember the highest version only.
             installed = [*values.get("installed", []), *filter(None, [values.get("highest_version")])]
             notices = values.get("notices")
@@ -56,7 +63,7 @@ class Knowledge:
                 values.get("newest_time"),
                 dict(values.get("last_pull", {})),
             )
-        except (TypeError, ValueError, VerificationError):
+        except (TypeError, ValueError, AttributeError, VerificationError):
             raise ConfigurationError(
                 found=f"{home.folder / STATE}: damaged",
                 expected="what this program wrote there",
@@ -102,8 +109,27 @@ class Knowledge:
         }
 
 
-def refuse(home: Home, version: str, why: str) -> None:
-    """Remember that a version is not to be installed again."""
+def refuse(home: Home, version: str, why: str, repo_id: str | None = None) -> None:
+    """Remember that a version of a repository, or of the one that is followed now, is not installed again."""
     with home.changing():
         state = home.read(STATE)
-        home.write(STATE, {**state, "refused": {**state.get("refused", {}), version: why}})
+        if _is_of(state, repo_id):
+            home.write(STATE, with_refusal(state, version, why))
+        else:
+            others = state.get("others", {})
+            other = with_refusal(others.get(repo_id, {"repo_id": repo_id}), version, why)
+            home.write(STATE, {**state, "others": {**others, repo_id: other}})
+
+
+def judged(home: Home) -> Callable[[Entry], str | None]:
+    """Why a release in a slot may not be gone back to, by what is known of the repository it came from."""
+    return lambda entry: Knowledge.read(home, entry.repo_id).unwanted(entry.version)
+
+
+def _is_of(state: dict[str, Any], repo_id: str | None) -> bool:
+    return repo_id is None or state.get("repo_id") in (None, repo_id)
+
+
+def with_refusal(state: dict[str, Any], version: str, why: str) -> dict[str, Any]:
+    """What is remembered of a repository, with one more version refused."""
+    return {**state, "refused": {**state.get("refused", {}), version: why}}

@@ -13,7 +13,7 @@ from eisv_lumen.device import slots
 from eisv_lumen.device.awareness import MODEL, Spoken
 from eisv_lumen.device.current import Current, Entry
 from eisv_lumen.device.home import Home
-from eisv_lumen.device.knowledge import Knowledge, refuse
+from eisv_lumen.device.knowledge import Knowledge, judged, refuse
 from eisv_lumen.device.memory import resident_mb
 from eisv_lumen.device.settings import Limits
 from eisv_lumen.errors import LumenError
@@ -167,9 +167,8 @@ class Probation:
         current = Current.read(self.home)
         if current.trial != counts.trial or current.speaks is None:
             return
-        refuse(self.home, current.speaks.version, why)
-        unwanted = Knowledge.read(self.home).unwanted
-        now = slots.go_back(self.home, self.home.trusted(), unwanted, why, trial=counts.trial)
+        refuse(self.home, current.speaks.version, why, current.speaks.repo_id)
+        now = slots.go_back(self.home, self.home.trusted(), judged(self.home), why, trial=counts.trial)
         if now is not None:
             self.warn(f"{current.speaks.version} {why}; back to {describe(now)}")
 
@@ -204,11 +203,10 @@ def leave_unwanted(home: Home) -> str | None:
     speaks = Current.read(home).speaks
     if speaks is None:
         return None
-    known = Knowledge.read(home)
-    why = known.condemned(speaks.version)
+    why = Knowledge.read(home, speaks.repo_id).condemned(speaks.version)
     if why is None:
         return None
-    now = slots.go_back(home, home.trusted(), known.unwanted, why)
+    now = slots.go_back(home, home.trusted(), judged(home), why)
     return f"left {speaks.version} ({why}) for {describe(now)}"
 
 

@@ -29,6 +29,10 @@ RSS_MB = 200
 _START = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module({!r}, run_name='__main__')"
 
 
+class UnansweredError(ResourceError):
+    """A self-test that was killed, crashed or took too long: one alone does not tell whose fault it was."""
+
+
 @dataclass(frozen=True)
 class SelfTest:
     """What the replay measured.
@@ -51,23 +55,28 @@ def run_selftest(folder: Path, *, seconds: float = SECONDS, rss_mb: float = RSS_
 
     Raises:
         VerificationError: It failed, took too much memory, or its outputs differ.
-        ResourceError: It gave no answer: it was killed or crashed, took too long, or cannot be run here.
-            Short memory, a busy processor or a broken installation look like that, so it proves nothing.
+        UnansweredError: It was killed, crashed or took too long. Short memory and a busy processor look like
+            that, so it proves nothing yet.
+        ResourceError: It cannot be run here: the installation is broken.
     """
     package = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-I", "-c", _START.format(__name__), str(package), str(folder)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=_environment())
     except subprocess.TimeoutExpired:
-        raise _not_run(f"no result after {seconds:g} s") from None
+        raise _unanswered(f"no result after {seconds:g} s") from None
     if done.returncode < 0:
         number = -done.returncode
-        raise _not_run(f"ended by signal {number} ({signal.strsignal(number)})")
+        raise _unanswered(f"ended by signal {number} ({signal.strsignal(number)})")
     if done.returncode:
         reason = done.stderr.strip().splitlines()
         found = next((line.split("found: ", 1)[1] for line in reason if line.startswith("found: ")), None)
         if done.returncode == os.EX_UNAVAILABLE:
-            raise _not_run(found or "a library is missing")
+            raise ResourceError(
+                found=f"the student's self-test cannot be run here: {found or 'a library is missing'}",
+                expected="an installation with numpy and onnxruntime",
+                next="mend the installation; the next pull tries it again",
+            )
         raise _failed(
             found or f"exit code {done.returncode}: {reason[-1] if reason else 'no words'}", "success"
         )
@@ -147,11 +156,11 @@ def _failed(found: str, expected: str) -> VerificationError:
     )
 
 
-def _not_run(found: str) -> ResourceError:
-    return ResourceError(
+def _unanswered(found: str) -> UnansweredError:
+    return UnansweredError(
         found=f"the student's self-test could not be run to its end: {found}",
         expected="an answer, right or wrong",
-        next="free memory, or mend the installation; the next pull tries it again",
+        next="free memory; the next pull tries it again, and eisv-lumen status says how often",
     )
 
 

@@ -11,7 +11,7 @@ from eisv_lumen.device.awareness import GATE, RULES, Cadence, Hears, Spoken, Sta
 from eisv_lumen.device.current import CURRENT, Current
 from eisv_lumen.device.home import Home
 from eisv_lumen.device.journal import Journal
-from eisv_lumen.device.knowledge import Knowledge
+from eisv_lumen.device.knowledge import judged
 from eisv_lumen.device.probation import Probation
 from eisv_lumen.errors import LumenError, ResourceError, SourceError, VerificationError
 from eisv_lumen.rules import Rules
@@ -222,7 +222,7 @@ def _verified_slot(home: Home, warn: Callable[[str], None]) -> Path:
         current = Current.read(home)
         entry = None
         if current.trial is None:
-            entry = slots.last_good(home, current, trusted, Knowledge.read(home).unwanted)
+            entry = slots.last_good(home, current, trusted, judged(home))
         if entry is None:
             raise
         found = error.found if isinstance(error, VerificationError) else error

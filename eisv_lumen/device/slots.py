@@ -128,9 +128,7 @@ def open_current(home: Home, trusted: TrustedKeys) -> Slot:
 def incoming_folder(home: Home, commit: str) -> Path:
     """Where a release is downloaded to; leftovers of other commits are removed."""
     folder = home.slots / f".incoming-{commit}"
-    for path in home.slots.glob(".incoming-*"):
-        if path != folder:
-            shutil.rmtree(path, ignore_errors=True)
+    remove_leftovers(home, keep=folder)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
@@ -140,6 +138,18 @@ def incoming_folder(home: Home, commit: str) -> Path:
             next="mend its permissions",
         ) from None
     return folder
+
+
+def remove_leftovers(home: Home, keep: Path | None = None) -> None:
+    """Remove what downloads left that were killed, but for one folder, in which one is to be continued.
+
+    The Hub's client leaves files of its own where it is killed, beside the folder that it writes to.
+    """
+    for path in home.slots.glob(".incoming-*"):
+        if path != keep:
+            shutil.rmtree(path, ignore_errors=True)
+    for path in home.slots.glob("tmp_*"):
+        path.unlink(missing_ok=True)
 
 
 def install(home: Home, incoming: Path) -> str:
@@ -166,20 +176,22 @@ def install(home: Home, incoming: Path) -> str:
     return name
 
 
-def switch(home: Home, name: str, version: str, *, keep: bool = True) -> None:
+def switch(home: Home, name: str, version: str, *, repo_id: str | None = None, keep: bool = True) -> None:
     """Let a slot speak, on probation: one fsynced rename.
 
     Args:
         home: The device's home.
         name: The slot.
         version: Its release.
+        repo_id: The repository that it came from.
         keep: Whether what spoke until now is sound, and so something to go back to.
     """
     with home.changing():
         now = Current.read(home)
         sound = (now.speaks,) if now.speaks and keep else ()
         back = tuple(entry for entry in (*sound, *now.back) if entry.slot != name)
-        _speak(Entry(name, version, _seal(home.slots / name)), back).write(home)
+        entry = Entry(name, version, _seal(home.slots / name), repo_id=repo_id)
+        _speak(entry, back).write(home)
 
 
 def keep(home: Home, trial: str) -> bool:
@@ -196,7 +208,7 @@ def keep(home: Home, trial: str) -> bool:
 def go_back(
     home: Home,
     trusted: TrustedKeys,
-    unwanted: Callable[[str], str | None],
+    unwanted: Callable[[Entry], str | None],
     why: str,
     trial: str | None = None,
 ) -> Current | None:
@@ -207,7 +219,7 @@ def go_back(
     Args:
         home: The device's home.
         trusted: Keys that may have signed.
-        unwanted: Why a version may not speak; None where it may.
+        unwanted: Why a release may not speak; None where it may.
         why: Why the release is left.
         trial: Leave it only while it is on this probation.
 
@@ -227,10 +239,10 @@ def go_back(
 
 
 def last_good(
-    home: Home, current: Current, trusted: TrustedKeys, unwanted: Callable[[str], str | None]
+    home: Home, current: Current, trusted: TrustedKeys, unwanted: Callable[[Entry], str | None]
 ) -> Entry | None:
     """The release to go back to: the first that is wanted and sound, every byte verified; None: none is."""
-    usable = (entry for entry in current.last_good if unwanted(entry.version) is None)
+    usable = (entry for entry in current.last_good if unwanted(entry) is None)
     return next((entry for entry in usable if _sound(home, entry, trusted)), None)
 
 

@@ -85,7 +85,7 @@ class Source:
         """
         from huggingface_hub import hf_hub_download
 
-        def fetch() -> str:
+        def ask() -> str:
             with _small_chunks(), _no_larger(largest, name):
                 return hf_hub_download(
                     self.repo_id,
@@ -96,6 +96,14 @@ class Source:
                     token=self._token or False,
                     force_download=force,
                 )
+
+        def fetch() -> str:
+            try:
+                return ask()
+            except UnboundLocalError:
+                # The client stumbles over a note of its own that it was killed over, or the power failed.
+                shutil.rmtree(folder / ".cache", ignore_errors=True)
+                return ask()
 
         return Path(self._retries.call(f"download {name} of {self.repo_id}", fetch))
 

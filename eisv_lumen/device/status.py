@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from eisv_lumen.device import slots
+from eisv_lumen.device import attempts, slots
 from eisv_lumen.device.current import CURRENT, NAMES, Current
 from eisv_lumen.device.home import Home
 from eisv_lumen.device.knowledge import STATE, Knowledge
@@ -51,6 +51,7 @@ def lines(described: dict[str, Any]) -> list[str]:
     shown += [
         f"yanked    {version}: {why}" for version, why in described["notices"].get("yanked", {}).items()
     ]
+    shown += [f"untested  {line}" for line in attempts.described(memory)]
     shown += [f"refused   {version}: {why}" for version, why in memory.get("refused", {}).items()]
     return shown
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from eisv_lumen.device import slots
+from eisv_lumen.device import attempts, slots
 from eisv_lumen.device.choice import Choice, choose
 from eisv_lumen.device.current import Current
 from eisv_lumen.device.download import Download
@@ -41,6 +41,7 @@ STATES = (
     "manifest",
     "downloaded",
     "verified",
+    "testing",
     "tested",
     "installed",
     "remembered",
@@ -116,7 +117,8 @@ class Updater:
             self.home.trusted()
             self._turn_to_repository(settings.repo_id)
             if retry:
-                self.home.update(STATE, refused={})
+                self.home.update(STATE, refused={}, **attempts.FORGOTTEN)
+            attempts.settle(self.home)
             try:
                 outcome = self._pull(settings)
             except HubUnreachableError as error:
@@ -141,8 +143,9 @@ class Updater:
             VerificationError: There is none, it is damaged, or it may not be used any more.
         """
         with self.home.updating(), _full_disk(self.home):
-            trusted, known = self.home.trusted(), Knowledge.read(self.home)
-            slot = slots.previous(self.home, trusted)
+            slot = slots.previous(self.home, self.home.trusted())
+            repo_id = slot.manifest.student.repo_id
+            known = Knowledge.read(self.home, repo_id)
             why = known.unwanted(slot.version)
             if why is not None:
                 raise VerificationError(
@@ -152,8 +155,8 @@ class Updater:
                 )
             speaks = Current.read(self.home).speaks
             left = speaks.version if speaks else None
-            if left is not None and left != slot.version:
-                refuse(self.home, left, "rolled back by a person")
+            if speaks and (speaks.version, speaks.repo_id or repo_id) != (slot.version, repo_id):
+                refuse(self.home, speaks.version, "rolled back by a person", speaks.repo_id)
             slots.return_to(self.home, slot)
             note = f"back to {slot.version}; {left} will not be installed again (pull --retry forgets that)"
             self._remember_result(note)
@@ -190,8 +193,7 @@ class Updater:
         self, source: Source, choice: Choice, running: str | None, doubt: str | None
     ) -> Outcome:
         if choice.version is None:
-            for leftover in self.home.slots.glob(".incoming-*"):
-                shutil.rmtree(leftover, ignore_errors=True)
+            slots.remove_leftovers(self.home)
             return Outcome("unchanged", running, choice.note)
         if doubt is not None:
             if running is None:
@@ -225,7 +227,8 @@ class Updater:
         minimum = manifest.minimum_version
         self.home.update(STATE, **known.after_install(manifest.version, minimum, manifest.created))
         self.at("remembered")
-        slots.switch(self.home, name, manifest.version, keep=running is not None)
+        origin = manifest.student.repo_id
+        slots.switch(self.home, name, manifest.version, repo_id=origin, keep=running is not None)
         self.at("switched")
         note = f"installed {manifest.version}" + (f" after {running}" if running else "")
         if datetime.now(UTC) < datetime.fromisoformat(manifest.created):
@@ -233,11 +236,7 @@ class Updater:
         return Outcome("installed", manifest.version, note, running, measured)
 
     def _selftest(self, incoming: Path, manifest: Release) -> SelfTest:
-        try:
-            measured = run_selftest(incoming)
-        except VerificationError as error:
-            refuse(self.home, manifest.version, error.found)
-            raise
+        measured = attempts.tested(self.home, manifest.version, lambda: run_selftest(incoming), self.at)
         self.report(
             f"self-test: {measured.windows} golden windows, largest difference {measured.difference:.4f}, "
             f"{measured.latency_ms:.1f} ms each, {measured.peak_rss_mb or 0:.0f} MB"
