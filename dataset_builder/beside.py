@@ -92,9 +92,12 @@ def ahead(items: Callable[[], Iterator[Any]]) -> Iterator[Any]:
 
     with here, Beside(make) as beside:
         there.close()  # the other process holds its other end: it ends with that
-        with contextlib.suppress(EOFError):
-            while True:
-                yield here.recv()
+        while True:
+            try:
+                item = here.recv()
+            except (EOFError, OSError):  # done, or dead; `finish` knows
+                break
+            yield item
         beside.finish()
 
 

@@ -90,12 +90,16 @@ def publish_release(
     with Workers(workers) as threads:
         # The Hub looks up what it has while the folders are read.
         reading = threads.begin(lambda role: reader.remote(repo_ids[role], ROLES[role]), repo_ids)
+        # Hashed before they are validated: what changes afterwards is refused when it is sent.
+        files = {
+            role: folder_files(folders[role], artifact.Manifest.read(folders[role]).files)
+            for role in repo_ids
+        }
         manifests = validate(folders, own_base, key, token, *more_keys, workers=threads)
         print(
             f"validated {len(folders)} folders: complete, gates passed, cards present, no secrets", flush=True
         )
         at("validated")
-        files = {role: folder_files(folders[role], manifests[role].files) for role in repo_ids}
         remotes = dict(zip(repo_ids, reading(), strict=True))
         plans = plan_release(planner, repo_ids, files, remotes, threads)
         _check_key(board, plans["student"], key)

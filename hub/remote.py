@@ -8,6 +8,7 @@ from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
+from eisv_lumen.artifact import MANIFEST
 from eisv_lumen.hub_client import HubNotFoundError
 from eisv_lumen.versions import Version
 from hub.contents import Content
@@ -134,6 +135,9 @@ class Reader:
         hf_raise_for_status(response)
         return bytes(response.content)
 
+    def _manifest(self, repo_id: str, repo_type: str, commit: str) -> Content | None:
+        return self.tree(repo_id, repo_type, commit).get(MANIFEST)
+
     def last_release(self, repo_id: str, repo_type: str, remote: Remote) -> LastRelease:
         """The commit by which a release last wrote main, or the Hub's own first one, or neither.
 
@@ -147,10 +151,15 @@ class Reader:
             f"list the commits of {repo_id}",
             lambda: self.api.list_repo_commits(repo_id, repo_type=repo_type),
         )
-        for commit in commits:
+        for commit, before in zip(commits, [*commits[1:], None], strict=True):
             match = _RELEASE.fullmatch(commit.title)
             if match and (version := Version.of_tag(f"v{match[1]}")):
-                return LastRelease(commit.commit_id, max(version, newest or version))
+                # A title alone, which anybody may choose, makes no release.
+                began = self._manifest(repo_id, repo_type, commit.commit_id) != (
+                    self._manifest(repo_id, repo_type, before.commit_id) if before else None
+                )
+                known = [found for found in (newest, version if began else None) if found]
+                return LastRelease(commit.commit_id, max(known, default=None))
         if newest:
             return LastRelease(remote.tags[newest.tag], newest)
         # What the Hub itself put into a new repository is nobody's work.

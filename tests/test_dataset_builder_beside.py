@@ -108,6 +108,21 @@ def test_what_the_making_of_an_item_raises_comes_after_the_items_before_it():
     assert not multiprocessing.active_children()
 
 
+def test_a_process_killed_within_an_item_is_an_error_as_well():
+    def cut_off(connection, data, write=os.write):
+        write(connection.fileno(), bytes(data[:1000]))
+        if len(data) > 1000:
+            ends_itself()
+
+    def items():
+        yield 1
+        multiprocessing.connection.Connection._send = cut_off  # in this process alone
+        yield np.zeros(1_000_000)
+
+    with pytest.raises(ResourceError, match="code -9"):
+        list(ahead(items))
+
+
 def test_items_that_nobody_wants_any_more_are_not_made():
     made = ahead(lambda: (np.zeros(100_000) for _ in iter(int, 1)))  # without end
     next(made)

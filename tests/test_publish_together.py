@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from huggingface_hub import HfApi
+from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from eisv_lumen import release
@@ -180,6 +180,26 @@ class TestFoldersThatChange:
             if api.repo_exists(repo, repo_type=TYPES[role]):
                 assert api.list_repo_refs(repo, repo_type=TYPES[role]).tags == []
 
+    @pytest.mark.parametrize("name", ["README.md", "manifest.json", "config.json"])
+    def test_a_secret_written_after_the_search_for_secrets_is_not_sent(
+        self, api, settings, folders, tmp_path, name
+    ):
+        path, secret = folders["student"] / name, b"hf_" + 34 * b"A"
+
+        def meddle(state: str) -> None:
+            if state == "validated":
+                path.write_bytes(path.read_bytes() + secret)
+
+        with pytest.raises(ArtifactError, match="changed while it was published"):
+            publish(api, settings, folders, at=meddle)
+        repo = settings.repo_id("student")
+        for commit in api.list_repo_commits(repo) if api.repo_exists(repo) else ():
+            for file in api.list_repo_files(repo, revision=commit.commit_id):
+                found = api.hf_hub_download(
+                    repo, file, revision=commit.commit_id, cache_dir=tmp_path / "seen"
+                )
+                assert secret not in Path(found).read_bytes()
+
 
 class TestConcurrentWriters:
     def test_an_edit_between_reading_and_writing_is_merged(self, hub, api, settings, folders, tmp_path):
@@ -256,6 +276,14 @@ class TestConcurrentWriters:
             publish(api, settings, folders, "0.2.0")
         assert history(api, settings) == before
         publish(api, settings, folders, "0.3.1")
+
+    def test_a_title_alone_is_no_higher_version(self, api, settings, folders):
+        publish(api, settings, folders)
+        note = CommitOperationAdd("note.txt", b"from somebody else")
+        repo = settings.repo_id("dataset")
+        api.create_commit(repo, [note], commit_message="Release 999.0.0", repo_type="dataset")
+        publish(api, settings, folders, "0.2.0")
+        assert "v0.2.0" in {tag.name for tag in api.list_repo_refs(repo, repo_type="dataset").tags}
 
     def test_a_minimum_above_the_version_is_refused_before_anything_is_written(self, api, folders):
         settings = own_names(folders, "minimum", minimum_version="0.2.0")

@@ -4,6 +4,8 @@ The network computes them for all windows at once, in another order and with its
 weights of published students mean what is written out here.
 """
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -162,6 +164,18 @@ def test_the_room_behind_a_window_is_not_attended_to(model):
         hook.remove()
     for name in ("shape_probs", "token_probs", "embedding"):
         np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_it_runs_in_other_precisions(model, dtype):
+    inputs = inputs_of(synthetic_windows(9)[0])
+    expected = model(**inputs).shape_probs
+    other = copy.deepcopy(model).to(dtype)
+    inputs |= {name: inputs[name].to(dtype) for name in ("states", "times")}
+    with torch.inference_mode():
+        found = other(**inputs).shape_probs
+    assert found.dtype == dtype
+    assert (found.float() - expected).abs().max() < (0.5 if dtype == torch.bfloat16 else 1e-4)
 
 
 def by_head(x, heads):

@@ -332,6 +332,29 @@ def test_other_builds_are_left_to_their_own_code(build):
     assert not llama_tree.reads(of_build(build, word_tokenizer()).get_decoder())
 
 
+def test_a_model_that_does_more_than_its_build_says_is_read_by_its_own_code():
+    """What hangs on a layer is not seen by the quick reader, and would be left out without a word."""
+    tokenizer = word_tokenizer()
+    model = of_build("llama", tokenizer)
+    grammar, given = AnswerGrammar(tokenizer, "card"), prompts(tokenizer, "card", 2)
+    before, _ = ExpressionScorer(model, grammar).score(given)
+    model.model.layers[0].register_forward_hook(lambda module, inputs, out: 1.5 * out)
+    after, _ = ExpressionScorer(model, grammar).score(given)
+    assert np.abs(after.first - before.first).max() > 0.01
+    naive = naive_log_probability(model, given[1], grammar.lines[700], grammar.lines)
+    exact = after[1:].probability(all_sequences()[[700]])
+    assert np.log(exact[0]) == pytest.approx(naive, abs=1e-4)
+
+
+@pytest.mark.parametrize(("build", "extra"), [("granite", {"logits_scaling": 8.0}), ("cohere", {})])
+def test_a_model_whose_head_is_not_all_there_is_to_a_logit_is_refused(build, extra, monkeypatch):
+    monkeypatch.setitem(BUILDS, build, extra)
+    tokenizer = word_tokenizer()
+    scorer = ExpressionScorer(of_build(build, tokenizer), AnswerGrammar(tokenizer, "card"))
+    with pytest.raises(ConfigurationError, match="whose logits are not its last states times its head"):
+        scorer.score(prompts(tokenizer, "card", 2))
+
+
 def test_layers_that_see_a_part_of_the_prompt_are_left_to_the_models_own_code():
     model = of_build("qwen3", word_tokenizer())
     model.config.layer_types[1] = "sliding_attention"

@@ -22,6 +22,8 @@ from training.tree_attention import NOWHERE, PlainReader, Tree
 NO_CHILD = -1
 _LARGE_BLOCK = 24 << 20
 """Bytes; above 32 MiB the C library would not remember it."""
+_AGREES, _AGREES_HALF = 1e-3, 0.5
+"""Most by which log-probabilities may lie apart from the model's own, in single and in half precision."""
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,7 @@ class ExpressionScorer:
         self.model.eval()
         try:
             with torch.inference_mode():
-                reader = self._reader(prompts[0][:shared])
+                reader = self._reader(prompts[0], shared)
                 for chosen in _alike(prompts, self.batch_size):
                     scores, states = self._forward(reader, [prompts[i][shared:] for i in chosen])
                     for index, score, state in zip(chosen, scores, states, strict=True):
@@ -260,14 +262,46 @@ class ExpressionScorer:
             self.model.train(was_training)
         return distribution_of(np.stack(leaves)), np.stack(hidden)
 
-    def _reader(self, prefix: list[int]) -> LlamaReader | PlainReader:
-        """What reads prompts that begin with `prefix`: the quick one where it knows the model's build."""
-        inner = _plain(self.model)
+    def _reader(self, prompt: list[int], shared: int) -> LlamaReader | PlainReader:
+        """What reads prompts that begin as this one: the quick one where it knows the model's build.
+
+        Hooks, patches, adapters of some kinds and builds that do more to a logit than to multiply state and
+        head would make an answer wrong and not show; so what is read must agree with the model's own logits.
+        """
+        import torch
+
+        inner, tree, prefix = _plain(self.model), self._tree, prompt[:shared]
         decoder = inner.get_decoder()
+        kinds: list[Callable[[], LlamaReader | PlainReader]] = [lambda: PlainReader(inner, tree, prefix)]
         if reads(decoder):
-            _keep_freed_memory()
-            return LlamaReader(decoder, self._tree, prefix)
-        return PlainReader(inner, self._tree, prefix)
+            kinds.insert(0, lambda: LlamaReader(decoder, tree, prefix))
+        for make in kinds:
+            try:
+                reader = make()
+                if self._agrees(reader, prompt, shared):
+                    _keep_freed_memory()
+                    return reader
+            except torch.OutOfMemoryError:  # says nothing about the build
+                raise
+            except (AttributeError, IndexError, TypeError, RuntimeError):
+                continue
+        raise ConfigurationError(
+            found=f"{type(inner).__name__}, whose logits are not its last states times its head",
+            expected="a causal language model that can be read without its own way to logits",
+            next="take a base of another build, such as Llama's or Qwen's, and adapters on its layers",
+        )
+
+    def _agrees(self, reader: LlamaReader | PlainReader, prompt: list[int], shared: int) -> bool:
+        import torch
+
+        device = self.model.device
+        options = torch.from_numpy(self._options).to(device)
+        ends, _ = reader.read(torch.tensor([prompt[shared:]], device=device))
+        head = self.model.get_output_embeddings().weight[options]
+        own = (ends.float() @ head.float().T).log_softmax(dim=-1)
+        whole = self.model(input_ids=torch.tensor([prompt], device=device)).logits[:, -1, options]
+        apart = (own - whole.float().log_softmax(dim=-1)).abs().max()
+        return bool(apart <= (_AGREES if ends.dtype == torch.float32 else _AGREES_HALF))
 
     def _forward(
         self, reader: LlamaReader | PlainReader, own: list[list[int]]

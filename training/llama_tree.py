@@ -19,8 +19,13 @@ def reads(decoder: Any) -> bool:
     """Is this a decoder that `LlamaReader` computes exactly as transformers does?"""
     from transformers import LlamaModel, Qwen2Model, Qwen3Model
 
-    kinds = set(getattr(decoder.config, "layer_types", None) or ["full_attention"])
-    return type(decoder) in (LlamaModel, Qwen2Model, Qwen3Model) and kinds == {"full_attention"}
+    config = decoder.config
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return (
+        type(decoder) in (LlamaModel, Qwen2Model, Qwen3Model)
+        and kinds == {"full_attention"}
+        and len(decoder.layers) == config.num_hidden_layers
+    )
 
 
 class LlamaReader:

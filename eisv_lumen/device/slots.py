@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -149,7 +150,9 @@ def remove_leftovers(home: Home, keep: Path | None = None) -> None:
         if path != keep:
             shutil.rmtree(path, ignore_errors=True)
     for path in home.slots.glob("tmp_*"):
-        path.unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            path.unlink()
 
 
 def install(home: Home, incoming: Path) -> str:

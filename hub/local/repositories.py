@@ -144,8 +144,9 @@ class Repositories:
         """
         grave = self._unfinished / secrets.token_hex(16)
         with self.writing(name) as repository:
-            repository.path.rename(grave)
-            self._count_gone()
+            with self._names:  # nobody makes one of its name before it is known to be gone
+                repository.path.rename(grave)
+                self._gone += 1
             sync_folder(repository.path.parent)
         shutil.rmtree(grave, ignore_errors=True)
 
@@ -156,8 +157,7 @@ class Repositories:
             Refusal: RepoNotFound, or 409 when the new name is taken.
         """
         with self.writing(old) as repository:
-            self._rename(repository.path, new)
-            self._count_gone()
+            self._rename(repository.path, new, leaves=1)
             sync_folder(repository.path.parent)
 
     def change_facts(self, name: RepoName, private: bool) -> None:
@@ -170,20 +170,17 @@ class Repositories:
             facts = replace(repository.facts, private=private)
             write_whole(repository.path / _FACTS, json.dumps(asdict(facts)).encode())
 
-    def _count_gone(self) -> None:
-        with self._names:
-            self._gone += 1
-
     def _refuse_taken(self, name: RepoName) -> None:
         if (self._repositories / name.folder).exists():
             raise Refusal(409, f"A {name.kind[:-1]} repository called {name.id} already exists")
 
-    def _rename(self, path: Path, name: RepoName) -> None:
+    def _rename(self, path: Path, name: RepoName, leaves: int = 0) -> None:
         final = self._repositories / name.folder
         with self._names:
             self._refuse_taken(name)
             final.parent.mkdir(parents=True, exist_ok=True)
             path.rename(final)
+            self._gone += leaves
         for folder in (final.parent, final.parent.parent, self._repositories):
             sync_folder(folder)
 

@@ -328,7 +328,7 @@ class WindowFeatures(nn.Module):
 
     def _views(self) -> list[Tensor]:
         """Rows that show the levels `[3 + levels, 4]` in several ways; the parts of `_movement` in turn."""
-        seen = torch.eye(3 + self.n_levels, device=self.scale.device)
+        seen = torch.eye(3 + self.n_levels, device=self.scale.device, dtype=self.scale.dtype)
         first, last, level = seen[0], seen[1], seen[3:]
         parts = level[::2]
         return [
