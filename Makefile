@@ -1,12 +1,13 @@
 # make demo | test | check | bench | faults | readme | hub | space | pi-emulated | clean | distclean
 # Variables: SOURCE="log.csv anima.db" (real logs to learn from), TIMEZONE=Europe/Berlin (of their times without a zone),
 # HUB=URL (publish there instead of locally),
-# RECIPE=recipes/demo.yaml, OUT=artifacts/demo, PYTHON=python3, SEED=0 (of make faults).
+# RECIPE=recipes/demo.yaml, OUT=artifacts/demo, PYTHON=python3, SEED=0, MINUTES=10 (of make faults).
 
 PYTHON ?= python3
 RECIPE ?= recipes/demo.yaml
 OUT ?= artifacts/demo
 SEED ?= 0
+MINUTES ?= 10
 SOURCE ?=
 TIMEZONE ?=
 HUB ?=
@@ -40,9 +41,9 @@ bench: setup
 	@$(PY) -m benchmarks.publishing
 	@$(PY) -m benchmarks.local_hub --requests 100000
 
-# A thousand failing networks and five hundred kills of updater and publisher.
+# A thousand failing networks, five hundred kills of updater and publisher, and a device that is killed for MINUTES.
 faults: setup
-	@$(PY) -m benchmarks.faults --schedules 1000 --kills 500 --hub-kills 20 --seed $(SEED) --out artifacts/faults.json
+	@$(PY) -m benchmarks.faults --schedules 1000 --kills 500 --hub-kills 20 --minutes $(MINUTES) --workers 2 --seed $(SEED) --out artifacts/faults.json
 
 hub: setup
 	@$(PY) -m recipes.local_hub --recipe $(RECIPE)

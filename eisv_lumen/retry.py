@@ -13,7 +13,7 @@ from eisv_lumen.errors import HubError, LumenError
 from eisv_lumen.hub_client import HubUnreachableError, hub_errors
 
 T = TypeVar("T")
-_NONSENSE = (ValueError, KeyError, TypeError, AttributeError, AssertionError)
+_NONSENSE = (ValueError, KeyError, TypeError, AttributeError, AssertionError, NameError)
 """What the client stumbles with over an answer that is no Hub's."""
 
 

@@ -323,5 +323,10 @@ def _of_32_bytes(keys: list[bytes]) -> list[bytes]:
 
 
 def write_trusted(path: Path, keys: TrustedKeys) -> None:
-    """Write a key set for devices to trust."""
-    path.write_bytes(canonical_json(keys.to_dict()) + b"\n")
+    """Write a key set for devices to trust: one that is there already stays whole until the new one is."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(canonical_json(keys.to_dict()) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -38,6 +38,7 @@ class Board:
         keys_sequence: Number of the newest key set, 0 where no rotation has happened.
         trusted: The keys that count now.
         key_sets: Every set of the chain from the trusted one on, oldest first.
+        named: Every key that any set of the branch names, verified or not.
     """
 
     head: str | None
@@ -46,6 +47,7 @@ class Board:
     keys_sequence: int
     trusted: TrustedKeys
     key_sets: tuple[TrustedKeys, ...]
+    named: frozenset[str]
 
     def next_notices(self, **changes: Any) -> Notices:
         """The notices that follow these, with changes."""
@@ -83,14 +85,14 @@ class NoticeBoard:
         tags = frozenset(remote.tags)
         if head is None:
             empty = Notices.empty(self.repo_id)
-            return Board(None, tags, empty, 0, self.anchor, (self.anchor,))
+            return Board(None, tags, empty, 0, self.anchor, (self.anchor,), frozenset(self.anchor.key_ids))
         names = set(self.reader.tree(self.repo_id, "model", head))
-        chain = self._chain(head, names)
-        sequence, trusted = len(chain[0]), chain[1][-1]
+        sequence, key_sets, named = self._chain(head, names)
+        trusted = key_sets[-1]
         notices = Notices.empty(self.repo_id)
         if NOTICES in names:
             notices = Notices.verify(*self._signed(head, NOTICES), trusted, self.repo_id)
-        return Board(head, tags, notices, sequence, trusted, tuple(chain[1]))
+        return Board(head, tags, notices, sequence, trusted, tuple(key_sets), named)
 
     def write(self, title: str, change: Callable[[Board], Mapping[str, bytes] | None]) -> tuple[Board, bool]:
         """Change the branch in one commit.
@@ -139,8 +141,8 @@ class NoticeBoard:
         )
         return oldest
 
-    def _chain(self, head: str, names: set[str]) -> tuple[list[int], list[TrustedKeys]]:
-        """Numbers of all key sets, and the sets from the anchor on."""
+    def _chain(self, head: str, names: set[str]) -> tuple[int, list[TrustedKeys], frozenset[str]]:
+        """Number of the newest key set, the sets from the anchor on, and the keys that any set names."""
         numbers = sorted(int(match[1]) for name in names if (match := _KEY_SET.fullmatch(name)))
         if numbers != list(range(1, len(numbers) + 1)):
             raise VerificationError(
@@ -149,15 +151,17 @@ class NoticeBoard:
                 next="restore the branch; devices stop at the gap",
             )
         documents = {number: self._signed(head, keys_path(number)) for number in numbers}
-        start = 0
+        start, named = 0, set(self.anchor.key_ids)
         for number, (content, _) in documents.items():
-            if KeySet.from_bytes(content).trusted == self.anchor:
+            found = KeySet.from_bytes(content).trusted
+            named.update(found.key_ids)
+            if found == self.anchor:
                 start = number
         sets = [self.anchor]
         for number in numbers[start:]:
             key_set = KeySet.verify(*documents[number], sets[-1], self.repo_id, number)
             sets.append(key_set.trusted)
-        return numbers, sets
+        return len(numbers), sets, frozenset(named)
 
     def _signed(self, head: str, name: str) -> tuple[bytes, bytes]:
         content, signature = (

@@ -48,7 +48,7 @@ def main() -> None:
         return {**signed_keys(key_set, [old]), **signed_notices(stands.next_notices(), [signer])}
 
     stands = board.read()
-    _check_revoked(arguments.revoke, stands.key_sets)
+    _check_revoked(arguments.revoke, stands.named)
     keys = next_keys(stands.trusted, new, arguments.revoke)
     if change(stands) is None:
         print(f"keys of {repo_id}: {_listed(keys)} already, nothing was changed")
@@ -79,8 +79,7 @@ def next_keys(trusted: TrustedKeys, new: SigningKey | None, revoked: list[str]) 
     return TrustedKeys.from_dict({"keys": entries})
 
 
-def _check_revoked(revoked: list[str], key_sets: tuple[TrustedKeys, ...]) -> None:
-    known = {name for keys in key_sets for name in keys.key_ids}
+def _check_revoked(revoked: list[str], known: frozenset[str]) -> None:
     if strange := [name for name in revoked if name not in known]:
         raise ConfigurationError(
             found=f"key {strange[0]}, which devices never believed",

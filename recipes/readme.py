@@ -152,9 +152,12 @@ def faults(measured: dict[str, Any]) -> str:
         "pulls": "pulls through a failing network",
         "releases": "releases through a failing network",
         "pull-kills": "updaters killed",
+        "service-kills": "services killed that judge a new release",
         "release-kills": "publishers killed",
+        "notice-kills": "yanks, roll-outs and rotations killed",
         "hub-kills": "Hubs killed under a publisher",
         "corruptions": "single bytes changed in a release",
+        "under-kill": "lives of one device under kill",
     }
     rows = [
         (
@@ -164,6 +167,7 @@ def faults(measured: dict[str, Any]) -> str:
             str(measured[name]["losses"]),
         )
         for name, words in names.items()
+        if measured[name]["trials"]
     ]
     return _table((f"seed {measured['seed']}", "trials", "outcomes", "losses"), rows)
 

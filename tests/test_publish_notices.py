@@ -12,7 +12,7 @@ from eisv_lumen.device.updater import Updater
 from eisv_lumen.errors import ConfigurationError, LumenError, VerificationError
 from eisv_lumen.hub_client import HubUnreachableError
 from eisv_lumen.notices import BRANCH, NOTICES, KeySet, Notices, keys_path
-from eisv_lumen.signing import SigningKey, TrustedKeys
+from eisv_lumen.signing import SigningKey, TrustedKeys, write_trusted
 from hub import history, rollout, rotate, yank
 from hub.notices import NoticeBoard, signed_keys, signed_notices
 from hub.remote import Reader
@@ -212,6 +212,18 @@ class TestRotation:
         before = commits(api, settings)
         assert "nothing was changed" in run(rotate, *arguments)
         assert commits(api, settings) == before == ["Change the keys"]
+
+    def test_a_key_that_came_and_went_may_be_revoked_again(self, api, settings, folders, run, tmp_path):
+        """The set is then what everybody was given, and the chain from it on names the key no more."""
+        publish(api, settings, folders)
+        run(rotate, "--new-key", tmp_path / "second")
+        trusted = tmp_path / "first.json"
+        write_trusted(trusted, TrustedKeys([run.keys["first"].public]))
+        revoke = ("--revoke", run.keys["second"].key_id, "--trust", trusted)
+        run(rotate, *revoke)
+        before = commits(api, settings)
+        assert "nothing was changed" in run(rotate, *revoke)
+        assert commits(api, settings) == before
 
     def test_a_lone_key_is_not_revoked_and_a_misspelt_one_is_told(self, api, settings, folders, run):
         publish(api, settings, folders)
