@@ -231,6 +231,7 @@ def student_card(folders: Folders, names: ReleaseNames) -> str:
         "cost": cost_grid(metrics),
         "memory": facts(metrics.get("memory") or {}),
         "calibration": facts(metrics.get("calibration") or {}),
+        "has_voice": "voice_temperature" in (metrics.get("calibration") or {}),
         "settings": facts(manifest.configuration) + facts(metrics.get("training") or {}),
     }
     return _render("student", front_matter, values)

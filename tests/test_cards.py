@@ -194,7 +194,7 @@ STUDENT_METRICS = {
     },
     "latency": {"int8": {"p50_ms": 0.776, "p99_ms": 1.2, "n": 300}},
     "memory": {"rss_mb": 69.2578, "start_s": 0.777, "torch": False},
-    "calibration": {"temperature": 0.4811, "split": "validation", "n": 120},
+    "calibration": {"temperature": 0.4811, "voice_temperature": 0.9, "split": "validation", "n": 120},
     "parameters": 1329871,
     "sizes": {"fp32": 5512345, "int8": 1502345, "safetensors": 5600000},
     "training": {"steps": 40, "log": [{"loss": 1}]},
