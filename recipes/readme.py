@@ -16,6 +16,7 @@ from typing import Any
 from eisv_lumen.artifact import write_json
 from eisv_lumen.errors import ArtifactError, exit_with_reason
 from eisv_lumen.metrics import table_markdown
+from training import ablate
 
 MEASURED = Path("docs/measured")
 README = Path("README.md")
@@ -49,6 +50,9 @@ def filled(text: str) -> str:
         "publishing": publishing(_read(MEASURED / "publishing.json", "make bench")),
         "faults": faults(_read(MEASURED / "faults.json", "make faults")),
         "building": building(_read(MEASURED / "building.json", "make bench")),
+        "ablations": ablate.markdown(
+            _read(MEASURED / "ablations.json", "python -m training.ablate")["students"]
+        ),
     }
     for name, content in sections.items():
         pattern = rf"(<!-- measured: {name} -->\n).*?(<!-- end -->)"
