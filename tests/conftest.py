@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# How long a machine takes says nothing about the code; a new one builds hypothesis' tables of characters first.
+# How long a machine takes says nothing of the code; a new one first builds the tables of characters.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
