@@ -65,11 +65,7 @@ class LocalFile:
         """
         as_git = hashlib.sha1(f"blob {self.size}\0".encode(), usedforsecurity=False)
         if _digest(self.source, hashlib.sha256(), as_git) != self.sha256:
-            raise ArtifactError(
-                found=f"{self.source!r} changed while it was published",
-                expected="the file that was validated",
-                next="let nothing write to the folder, then run the same command again",
-            )
+            raise self._changed()
         return as_git.hexdigest()
 
     def same(self, remote: Content) -> bool:
@@ -77,8 +73,17 @@ class LocalFile:
         return self.sha256 == remote.sha256 if remote.sha256 else self.git_sha1 == remote.git_sha1
 
     def read(self) -> bytes:
-        """Its bytes."""
-        return self.source if isinstance(self.source, bytes) else self.source.read_bytes()
+        """Its bytes.
+
+        Raises:
+            ArtifactError: They are no longer the bytes that were hashed first.
+        """
+        if isinstance(self.source, bytes):
+            return self.source
+        content = self.source.read_bytes()
+        if _digest(content, hashlib.sha256()) != self.sha256:
+            raise self._changed()
+        return content
 
     def head(self, size: int) -> bytes:
         """Its first bytes."""
@@ -86,6 +91,13 @@ class LocalFile:
             return self.source[:size]
         with self.source.open("rb") as file:
             return file.read(size)
+
+    def _changed(self) -> ArtifactError:
+        return ArtifactError(
+            found=f"{self.source!r} changed while it was published",
+            expected="the file that was validated",
+            next="let nothing write to the folder, then run the same command again",
+        )
 
     @property
     def record(self) -> dict[str, Any]:

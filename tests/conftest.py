@@ -58,11 +58,9 @@ def folders(tmp_path, student) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
     """A running local Hub, which the client takes for its own."""
-    from hub.local import start
-    from tests.release_artifacts import as_if_imported_with
+    from tests.release_artifacts import running_hub
 
-    with start(tmp_path_factory.mktemp("hub")) as running, pytest.MonkeyPatch.context() as patch:
-        as_if_imported_with(running.url, patch)
+    with running_hub(tmp_path_factory.mktemp("hub")) as running:
         yield running
 
 

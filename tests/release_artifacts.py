@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -14,6 +15,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from eisv_lumen import artifact, release, vocabulary
+from eisv_lumen.device.home import Home
 from eisv_lumen.layouts import STUDENT
 from eisv_lumen.notices import (
     BRANCH,
@@ -30,6 +32,7 @@ from eisv_lumen.signing import RELEASE_PURPOSE, SigningKey, TrustedKeys
 from eisv_lumen.student import TrajectoryModel
 from eisv_lumen.vocabulary import EOS, LUMEN_WORDS, PAD, TOKENS, TRANSLATION
 from eisv_lumen.windows import Windows
+from hub.local import LocalHub, start
 
 NAMESPACE = "hikewa"
 CREATED = "2026-01-01T00:00:00+00:00"
@@ -84,6 +87,14 @@ def as_if_imported_with(url: str, patch: pytest.MonkeyPatch) -> None:
     for place in ("file_download", "constants"):
         if hasattr(getattr(huggingface_hub, place), "HUGGINGFACE_CO_URL_TEMPLATE"):
             patch.setattr(f"huggingface_hub.{place}.HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+@contextmanager
+def running_hub(root: Path) -> Iterator[LocalHub]:
+    """A local Hub that the client takes for its own."""
+    with start(root) as running, pytest.MonkeyPatch.context() as patch:
+        as_if_imported_with(running.url, patch)
+        yield running
 
 
 def recipe(folder: Path, **release: object) -> Path:
@@ -201,6 +212,13 @@ class Repository:
 
     def __init__(self, api: HfApi, repo_id: str, key: SigningKey) -> None:
         self.api, self.repo_id, self.key = api, api.create_repo(repo_id).repo_id, key
+
+    def device(self, folder: Path) -> Home:
+        """The home of a device that follows it and trusts its key."""
+        home = Home(folder)
+        home.write("trust.json", TrustedKeys([self.key.public]).to_dict())
+        home.write("device.json", {"repo_id": self.repo_id, "hub": self.api.endpoint})
+        return home
 
     def publish(
         self,

@@ -43,15 +43,14 @@ from eisv_lumen.layouts import DATASET, HELD_OUT_SYNTHETIC, SPLITS
 from eisv_lumen.signing import SigningKey
 from eisv_lumen.versions import Version
 from eisv_lumen.vocabulary import SHAPES
-from hub.local import start
 from hub.publication import publish_release
 from hub.settings import ReleaseSettings
 from hub.validation import validate
 from tests.release_artifacts import (
     NAMES,
     REPO_IDS,
-    as_if_imported_with,
     rebuild,
+    running_hub,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -439,8 +438,7 @@ def with_figure(folders: dict[str, Path], name: str = "shapes.png", content: byt
 
 class TestPublishing:
     def test_figures_go_up_and_are_in_the_signed_manifest(self, folders, tmp_path, tmp_path_factory):
-        with start(tmp_path_factory.mktemp("hub")) as hub, pytest.MonkeyPatch.context() as patch:
-            as_if_imported_with(hub.url, patch)
+        with running_hub(tmp_path_factory.mktemp("hub")) as hub:
             api, settings = HfApi(endpoint=hub.url, token=hub.token), ReleaseSettings("someone", NAMES)
             config = json.dumps({"base_model_name_or_path": settings.repo_id("base")}).encode()
             rebuild(folders["teacher"], {"adapter_config.json": config})

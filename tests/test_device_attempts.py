@@ -15,24 +15,11 @@ from eisv_lumen.device.selftest import SelfTest, UnansweredError
 from eisv_lumen.device.status import lines, status
 from eisv_lumen.device.updater import Updater
 from eisv_lumen.errors import ResourceError, VerificationError
-from eisv_lumen.signing import SigningKey, TrustedKeys
-from hub.local import start
-from tests.release_artifacts import Repository, as_if_imported_with, small_student
+from eisv_lumen.signing import SigningKey
+from tests.release_artifacts import Repository
 
 KEY = SigningKey.generate()
 PASSED = SelfTest(4, 0.0, 1.0, 60.0)
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    with start(tmp_path_factory.mktemp("hub")) as running, pytest.MonkeyPatch.context() as patch:
-        as_if_imported_with(running.url, patch)
-        yield running
-
-
-@pytest.fixture(scope="module")
-def student(tmp_path_factory):
-    return small_student(tmp_path_factory.mktemp("student") / "student")
 
 
 class Bench:
@@ -79,9 +66,7 @@ def repository(hub, request):
 @pytest.fixture
 def home(tmp_path, repository, student, bench, boot):
     """0.1.0 speaks, 0.2.0 waits."""
-    home = Home(tmp_path / "home")
-    home.write("trust.json", TrustedKeys([KEY.public]).to_dict())
-    home.write("device.json", {"repo_id": repository.repo_id, "hub": repository.api.endpoint})
+    home = repository.device(tmp_path / "home")
     repository.publish("0.1.0", student)
     Updater(home).pull()
     repository.publish("0.2.0", student)

@@ -15,9 +15,8 @@ from eisv_lumen.device.home import Home
 from eisv_lumen.device.probation import Probation
 from eisv_lumen.device.updater import STATES, Updater
 from eisv_lumen.release import Release
-from eisv_lumen.signing import SigningKey, TrustedKeys
-from hub.local import start
-from tests.release_artifacts import Branch, Repository, as_if_imported_with, small_student
+from eisv_lumen.signing import SigningKey
+from tests.release_artifacts import Branch, Repository, as_if_imported_with, running_hub, small_student
 
 KEY, NEXT = SigningKey.generate(), SigningKey.generate()
 
@@ -29,12 +28,9 @@ def world(tmp_path_factory):
     0.3.0 forbids everything older, also what speaks until it does.
     """
     folder = tmp_path_factory.mktemp("world")
-    with start(folder / "hub") as hub, pytest.MonkeyPatch.context() as patch:
-        as_if_imported_with(hub.url, patch)
+    with running_hub(folder / "hub") as hub:
         repository = Repository(HfApi(endpoint=hub.url, token=hub.token), "hikewa/kill", KEY)
-        home = Home(folder / "home")
-        home.write("trust.json", TrustedKeys([KEY.public]).to_dict())
-        home.write("device.json", {"repo_id": "hikewa/kill", "hub": hub.url})
+        home = repository.device(folder / "home")
         for number in (1, 2):
             repository.publish(f"0.{number}.0", small_student(folder / str(number), number))
             Updater(home).pull()

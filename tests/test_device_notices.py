@@ -19,23 +19,10 @@ from eisv_lumen.device.wishes import set_channel, set_pin
 from eisv_lumen.errors import ConfigurationError, HubError, VerificationError
 from eisv_lumen.notices import NOTICES, in_rollout
 from eisv_lumen.signing import SigningKey, TrustedKeys
-from hub.local import start
-from tests.release_artifacts import Branch, Repository, as_if_imported_with, small_student, some_windows
+from tests.release_artifacts import Branch, Repository, some_windows
 
 KEY, NEW, NEWER, STRANGER = (SigningKey.generate() for _ in range(4))
 ROOT = TrustedKeys([KEY.public])
-
-
-@pytest.fixture(scope="module")
-def student(tmp_path_factory):
-    return small_student(tmp_path_factory.mktemp("student") / "student")
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    with start(tmp_path_factory.mktemp("hub")) as running, pytest.MonkeyPatch.context() as patch:
-        as_if_imported_with(running.url, patch)
-        yield running
 
 
 @pytest.fixture(autouse=True)
@@ -57,10 +44,7 @@ def branch(repository):
 
 @pytest.fixture
 def home(tmp_path, repository):
-    home = Home(tmp_path / "home")
-    home.write("trust.json", ROOT.to_dict())
-    home.write("device.json", {"repo_id": repository.repo_id, "hub": repository.api.endpoint})
-    return home
+    return repository.device(tmp_path / "home")
 
 
 def pull(home: Home, **options: bool) -> Outcome:

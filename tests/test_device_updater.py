@@ -27,8 +27,7 @@ from eisv_lumen.errors import ConfigurationError, HubError, ResourceError, Verif
 from eisv_lumen.hub_client import HubUnreachableError
 from eisv_lumen.release import Release, RepositoryRecord
 from eisv_lumen.signing import SigningKey, TrustedKeys
-from hub.local import start
-from tests.release_artifacts import Repository, as_if_imported_with, describe, small_student, some_windows
+from tests.release_artifacts import Repository, describe, small_student, some_windows
 
 ROOT = Path(__file__).parents[1]
 KEY = SigningKey.generate()
@@ -43,13 +42,6 @@ def students(tmp_path_factory):
     return [small_student(folder / str(seed), seed) for seed in range(3)]
 
 
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    with start(tmp_path_factory.mktemp("hub")) as running, pytest.MonkeyPatch.context() as patch:
-        as_if_imported_with(running.url, patch)
-        yield running
-
-
 @pytest.fixture
 def repository(hub, request):
     api = HfApi(endpoint=hub.url, token=hub.token)
@@ -58,14 +50,7 @@ def repository(hub, request):
 
 @pytest.fixture
 def home(tmp_path, repository):
-    return new_home(tmp_path / "home", repository)
-
-
-def new_home(folder: Path, repository: Repository) -> Home:
-    home = Home(folder)
-    home.write("trust.json", TRUSTED.to_dict())
-    home.write("device.json", {"repo_id": repository.repo_id, "hub": repository.api.endpoint})
-    return home
+    return repository.device(tmp_path / "home")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +58,7 @@ def first_installed(hub, students, tmp_path_factory):
     """A home in which 0.1.0 speaks; tests take copies."""
     repository = Repository(HfApi(endpoint=hub.url, token=hub.token), "hikewa/first", KEY)
     repository.publish("0.1.0", students[0])
-    home = new_home(tmp_path_factory.mktemp("first") / "home", repository)
+    home = repository.device(tmp_path_factory.mktemp("first") / "home")
     pull(home)
     return home.folder
 
@@ -82,7 +67,7 @@ def first_installed(hub, students, tmp_path_factory):
 def old_home(tmp_path, first_installed, repository):
     """A home in which 0.1.0 speaks, and whose repository is this test's."""
     shutil.copytree(first_installed, tmp_path / "home")
-    home = new_home(tmp_path / "home", repository)
+    home = repository.device(tmp_path / "home")
     home.write("state.json", {**home.read("state.json"), "repo_id": repository.repo_id})
     return home
 
@@ -91,7 +76,7 @@ def old_home(tmp_path, first_installed, repository):
 def second_installed(hub, students, tmp_path_factory):
     """A home in which 0.2.0 speaks after 0.1.0, and whose repository has 0.3.0 as well; tests take copies."""
     repository = Repository(HfApi(endpoint=hub.url, token=hub.token), "hikewa/second", KEY)
-    home = new_home(tmp_path_factory.mktemp("second") / "home", repository)
+    home = repository.device(tmp_path_factory.mktemp("second") / "home")
     for number, student in enumerate(students):
         repository.publish(f"0.{number + 1}.0", student)
         if number < 2:
@@ -350,7 +335,7 @@ class TestAnotherRepository:
         self, first_installed, repository, students, tmp_path, version
     ):
         shutil.copytree(first_installed, tmp_path / "home")
-        home = new_home(tmp_path / "home", repository)
+        home = repository.device(tmp_path / "home")
         repository.publish(version, students[1])
         outcome = pull(home)
         assert (outcome.action, outcome.version, outcome.previous) == ("installed", version, "0.1.0")
@@ -360,7 +345,7 @@ class TestAnotherRepository:
 
     def test_until_then_it_goes_on_also_offline(self, first_installed, repository, tmp_path):
         shutil.copytree(first_installed, tmp_path / "home")
-        home = new_home(tmp_path / "home", repository)
+        home = repository.device(tmp_path / "home")
         with pytest.raises(HubError, match="no stable release"):
             pull(home)
         home.update("device.json", hub="http://127.0.0.1:9")

@@ -12,7 +12,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
 from benchmarks.faults.proxy import FaultProxy, ProxyProcess
 from benchmarks.faults.schedule import KINDS, Fault, random_schedule
 from hub.local import LocalHub, start
-from tests.release_artifacts import as_if_imported_with
+from tests.release_artifacts import as_if_imported_with, running_hub
 
 CONTENT = b"what the Hub holds " * 100
 PATH = "/hikewa/proxied/resolve/main/a.txt"
@@ -20,8 +20,7 @@ PATH = "/hikewa/proxied/resolve/main/a.txt"
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
-    with start(tmp_path_factory.mktemp("hub")) as running, pytest.MonkeyPatch.context() as patch:
-        as_if_imported_with(running.url, patch)
+    with running_hub(tmp_path_factory.mktemp("hub")) as running:
         api = HfApi(endpoint=running.url, token=running.token)
         api.create_repo("hikewa/proxied")
         api.upload_file(path_or_fileobj=CONTENT, path_in_repo="a.txt", repo_id="hikewa/proxied")

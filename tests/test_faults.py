@@ -36,6 +36,7 @@ from tests.release_artifacts import (
     Branch,
     Repository,
     as_if_imported_with,
+    running_hub,
     small_student,
 )
 
@@ -116,8 +117,7 @@ class TestNoticeKills:
     @pytest.fixture(scope="class")
     def world(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NoticeWorld]:
         root, folder = tmp_path_factory.mktemp("hub"), tmp_path_factory.mktemp("notices")
-        with start(root) as hub, pytest.MonkeyPatch.context() as patch:
-            as_if_imported_with(hub.url, patch)
+        with running_hub(root) as hub:
             yield NoticeWorld(hub, root, folder / "world")
 
     @pytest.mark.parametrize("command", ["yank", "rollout", "rotate"])
@@ -149,13 +149,11 @@ class TestUnderKill:
     @pytest.fixture(scope="class")
     def siege(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Siege]:
         root, folder = tmp_path_factory.mktemp("hub"), tmp_path_factory.mktemp("siege")
-        with start(root) as hub, pytest.MonkeyPatch.context() as patch:
-            as_if_imported_with(hub.url, patch)
-            with Siege(hub, root, folder / "world", random.Random(0)) as siege:
-                siege.stream.stop()
-                _, told = siege.live(None, 4.0)
-                assert siege.check(told) == []
-                yield siege
+        with running_hub(root) as hub, Siege(hub, root, folder / "world", random.Random(0)) as siege:
+            siege.stream.stop()
+            _, told = siege.live(None, 4.0)
+            assert siege.check(told) == []
+            yield siege
 
     def ledger(self, siege: Siege, kind: str) -> None:
         lines = [f'["{version}", "{kind}"]\n' for version in siege.stream.kinds()]

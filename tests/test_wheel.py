@@ -12,8 +12,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from eisv_lumen.signing import SigningKey, TrustedKeys, write_trusted
-from hub.local import start
-from tests.release_artifacts import Repository, as_if_imported_with, small_student
+from tests.release_artifacts import Repository, running_hub, small_student
 
 ROOT = Path(__file__).parents[1]
 NOT_ON_A_DEVICE = {
@@ -103,8 +102,7 @@ def test_a_student_folder_speaks(device, tmp_path):
 def test_a_release_is_pulled_and_speaks(device, tmp_path):
     key = SigningKey.generate()
     write_trusted(tmp_path / "keys.json", TrustedKeys([key.public]))
-    with start(tmp_path / "hub") as hub, pytest.MonkeyPatch.context() as patch:
-        as_if_imported_with(hub.url, patch)
+    with running_hub(tmp_path / "hub") as hub:
         repository = Repository(HfApi(endpoint=hub.url, token=hub.token), "hikewa/student", key)
         repository.publish("0.1.0", small_student(tmp_path / "student"))
         arguments = ("pull", "--hub", hub.url, "--repo", "hikewa/student", "--trust", tmp_path / "keys.json")
