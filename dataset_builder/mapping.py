@@ -3,6 +3,7 @@
 columns: {"Außen": ambient_temp_c, "Zeit": time}
 units: {"Außen": "°F"}
 timezone: Europe/Berlin
+time_format: "%d.%m.%Y %H:%M"
 """
 
 from pathlib import Path

@@ -12,16 +12,16 @@ import pyarrow.parquet as pq
 from eisv_lumen.delimited import numbers_of
 from eisv_lumen.errors import SourceError
 from eisv_lumen.log_columns import LogMapping, LogReport, map_columns
-from eisv_lumen.logs import Intake, epoch_seconds
+from eisv_lumen.logs import Intake
 from eisv_lumen.sensors import Readings
-from eisv_lumen.timestamps import parse_times, time_zone
+from eisv_lumen.timestamps import epoch_seconds, parse_times, time_zone
 from eisv_lumen.units import TIME_UNITS
 
 _INDEX = "__index_level_0__"
 """Name that pandas gives an index without one; of a log, that is its time."""
 _ROWS = 1 << 15
 _SECOND, _DAY = 1_000_000, 86_400_000_000
-_TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}(:|$)")
+_TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}(:|$| ?[AaPp])")
 _PER_UNIT = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
@@ -148,7 +148,7 @@ def _text_times(array: pa.Array, date: pa.Array | None, zone: tzinfo, intake: In
             f"{day} {text}" if _TIME_OF_DAY.match(text) else text
             for day, text in zip(days, texts, strict=True)
         ]
-    times = epoch_seconds(parse_times(texts, zone))
+    times = intake.columns.seconds(texts, zone)
     for row in np.flatnonzero(np.isnan(times)).tolist():
         if texts[row]:
             intake.unreadable_time(texts[row])

@@ -112,7 +112,7 @@ def _filled(file: io.BufferedIOBase) -> tuple[bytes, Exception | None]:
 def _as_utf8(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """The same text in UTF-8 without a byte order mark, its lines ended by a newline."""
     first = next(blocks, b"")
-    encoding = _utf16(first)
+    encoding = _utf16(first) or _eight_bit(first)
     decoder = codecs.getincrementaldecoder(encoding)("replace") if encoding else None
     first = first.removeprefix(codecs.BOM_UTF8)
     head = decoder.decode(first).removeprefix("\ufeff").encode("utf-8", "replace") if decoder else first
@@ -131,6 +131,15 @@ def _utf16(head: bytes) -> str | None:
     if len(head) < 8 or (not any(even)) == (not any(odd)):
         return None
     return "utf-16-le" if not any(odd) else "utf-16-be" if not any(even) else None
+
+
+def _eight_bit(head: bytes) -> str | None:
+    """The encoding of western desktops, where the first line is no UTF-8."""
+    try:
+        head.partition(b"\n")[0].decode("utf-8")
+    except UnicodeDecodeError:
+        return "cp1252"
+    return None
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,14 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import tzinfo
 from typing import Any, Self
+
+import numpy as np
 
 from eisv_lumen.errors import ConfigurationError, SourceError
 from eisv_lumen.sensors import CHANNELS
-from eisv_lumen.timestamps import time_zone
+from eisv_lumen.timestamps import check_form, epoch_seconds, parse_times, parse_written, time_zone
 from eisv_lumen.units import TIME_UNITS, UNITS, own_unit, unit_of
 
 SYNONYMS: dict[str, str] = {
@@ -20,8 +23,9 @@ SYNONYMS: dict[str, str] = {
     "humidity_pct": "humidity hum rh relative_humidity humidity_percent humidity_rh",
     "pressure_hpa": "pressure press barometric_pressure air_pressure pressure_mbar pressure_mb baro hpa",
     "light_lux": "light lux illuminance light_level light_lx illuminance_lx illuminance_lux lx ambient_light",
-    "cpu_pct": "cpu cpu_percent cpu_usage cpu_load cpu_usage_percent",
-    "memory_pct": "memory mem memory_percent mem_pct mem_percent ram ram_pct ram_percent memory_usage",
+    "cpu_pct": "cpu cpu_percent cpu_usage cpu_load cpu_usage_percent cpu_utilization cpu_utilisation",
+    "memory_pct": "memory mem memory_percent mem_pct mem_percent ram ram_pct ram_percent memory_usage "
+    "mem_usage ram_usage",
     "disk_pct": "disk disk_percent disk_usage disk_usage_percent",
     "context_switches_per_s": "context_switches_per_second ctx_switches_per_s ctxt_per_s",
     "interrupts_per_s": "interrupts_per_second irq_per_s",
@@ -41,14 +45,25 @@ TIME_COLUMNS = (
     "time_stamp",
     "recorded_at",
     "created_at",
+    "measured_at",
+    "logged_at",
+    "noted_date",
+    "reading_time",
+    "sample_time",
+    "log_time",
+    "local_time",
+    "last_changed",
+    "last_updated",
     "ts",
     "t",
     "epoch",
     "unix_time",
+    "unix_timestamp",
 )
 DEVICE_COLUMNS = ("device", "device_id", "device_name", "host", "hostname", "node", "sensor_id")
 ROLES = ("time", "date", "device", "ignore")
 """What a column can be besides a channel; `date` is the day of a column that holds times of day."""
+_TEXTS = ("timezone", "time_format")
 
 _KNOWN = (
     {"date": "date"}
@@ -57,7 +72,7 @@ _KNOWN = (
     | {name: channel for channel in CHANNELS for name in (channel, *SYNONYMS[channel].split())}
 )
 _BASES = sorted(
-    ((name, channel) for name, channel in _KNOWN.items() if channel in CHANNELS),
+    ((name, role) for name, role in _KNOWN.items() if role in CHANNELS or role == "time"),
     key=lambda pair: -len(pair[0]),
 )
 _NO_UNIT = re.compile(r"\d+|m?s")
@@ -124,14 +139,17 @@ class LogMapping:
         columns: Column -> channel, or `time`, `date`, `device`, `ignore`; goes before the synonyms.
         units: Column -> unit, such as `°F`, `Pa`, `fraction`, or `ms` for a time since the epoch.
         timezone: Zone of times that name none; goes before the zone of the call.
+        time_format: Form of the times, in the directives of `datetime.strptime`, such as `%d.%m.%Y %H:%M`; of
+            date and time with a space between them, where a column holds the dates.
 
     Raises:
-        ConfigurationError: An unknown channel, unit or time zone.
+        ConfigurationError: An unknown channel, unit or time zone, or a form that gives no moment.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
     timezone: str | None = None
+    time_format: str | None = None
 
     def __post_init__(self) -> None:
         for column, channel in self.columns.items():
@@ -151,16 +169,18 @@ class LogMapping:
                 )
         if self.timezone is not None:
             time_zone(self.timezone)
+        if self.time_format is not None:
+            check_form(self.time_format)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """From plain data with the keys `columns`, `units` and `timezone`, each optional.
+        """From plain data with the keys `columns`, `units`, `timezone` and `time_format`, each optional.
 
         Raises:
-            ConfigurationError: Another key, something that is no table of texts, or an unknown channel, unit
-                or time zone.
+            ConfigurationError: Another key, something that is no table of texts, an unknown channel, unit or
+                time zone, or a form that gives no moment.
         """
-        if not isinstance(data, Mapping) or not set(data) <= {"columns", "units", "timezone"}:
+        if not isinstance(data, Mapping) or not set(data) <= {"columns", "units", *_TEXTS}:
             keys = ", ".join(map(str, data)) if isinstance(data, Mapping) else type(data).__name__
             raise _malformed(f"a mapping with {keys}")
         tables = {key: data.get(key) or {} for key in ("columns", "units")}
@@ -169,10 +189,11 @@ class LogMapping:
                 isinstance(text, str) for pair in table.items() for text in pair
             ):
                 raise _malformed(f"{key}: {table!r}")
-        zone = data.get("timezone")
-        if zone is not None and not isinstance(zone, str):
-            raise _malformed(f"timezone: {zone!r}")
-        return cls(dict(tables["columns"]), dict(tables["units"]), zone)
+        texts = {key: data.get(key) for key in _TEXTS}
+        for key, text in texts.items():
+            if text is not None and not isinstance(text, str):
+                raise _malformed(f"{key}: {text!r}")
+        return cls(dict(tables["columns"]), dict(tables["units"]), **texts)
 
     @classmethod
     def of(cls, mapping: "LogMapping | Mapping[str, str] | None") -> "LogMapping":
@@ -190,7 +211,8 @@ class Columns:
         date: Position of the dates, where the times are times of day.
         device: Position of the device's name.
         channels: Channel -> position, in the order of `CHANNELS`.
-        units: Channel (or `time`) -> unit, where the mapping declares one.
+        units: Channel (or `time`) -> unit, where the mapping declares one, or a time's name states it.
+        time_format: Form of the times, where the mapping declares one.
     """
 
     names: tuple[str, ...]
@@ -199,12 +221,19 @@ class Columns:
     device: int | None
     channels: dict[str, int]
     units: dict[str, str]
+    time_format: str | None = None
 
     @property
     def wanted(self) -> tuple[int, ...]:
         """Positions that are read, ascending, each once."""
         other = [at for at in (self.date, self.device) if at is not None]
         return tuple(sorted({self.time, *other, *self.channels.values()}))
+
+    def seconds(self, texts: Sequence[str], zone: tzinfo) -> np.ndarray:
+        """`[N]` seconds since the epoch of times as texts, NaN where one is unreadable."""
+        if self.time_format is not None:
+            return parse_written(texts, self.time_format, zone)
+        return epoch_seconds(parse_times(texts, zone))
 
 
 def find_roles(header: Sequence[str], mapping: LogMapping) -> dict[str, int]:
@@ -254,6 +283,10 @@ def map_columns(name: str, header: Sequence[str], mapping: LogMapping, report: L
             next=hints or "name the columns so in the file's first line, or declare them in a mapping file",
         )
     units = _units(header, found, mapping)
+    _, stated = _recognised(header[found["time"]]) or (None, None)
+    if stated is not None and "time" not in units and mapping.time_format is None:
+        units["time"] = stated
+        report.note(f"times are read in {stated}, as the column's name {header[found['time']]!r} says")
     used = {found.get(role) for role in (*ROLES, *CHANNELS)}
     report.mapped = {header[at]: channel for channel, at in channels.items()}
     report.converted = {
@@ -265,7 +298,15 @@ def map_columns(name: str, header: Sequence[str], mapping: LogMapping, report: L
     report.missing = [channel for channel in CHANNELS if channel not in channels]
     for note in _unit_notes(header, channels, mapping):
         report.note(note)
-    return Columns(tuple(header), found["time"], found.get("date"), found.get("device"), channels, units)
+    return Columns(
+        tuple(header),
+        found["time"],
+        found.get("date"),
+        found.get("device"),
+        channels,
+        units,
+        mapping.time_format,
+    )
 
 
 def unit_line(column: str, unit: str) -> str:
@@ -292,7 +333,7 @@ def _recognised(name: str) -> tuple[str, str | None] | None:
                 continue
             word = plain[len(base) + 1 :]
             unit = unit_of(word, channel) or unit_of(word.removeprefix("in_"), channel)
-            if unit is not None and not _NO_UNIT.fullmatch(word):
+            if unit is not None and (channel == "time" or not _NO_UNIT.fullmatch(word)):
                 return channel, None if unit == own_unit(channel) else unit
     return None
 
@@ -312,8 +353,10 @@ def _position(header: Sequence[str], column: str) -> int | None:
 
 
 def _role(name: str, at: int, header: Sequence[str], mapping: LogMapping) -> str | None:
-    """What a column is by its name; nothing where that states a unit which is not declared."""
+    """What a column is by its name; no channel where that states a unit which is not declared."""
     channel, stated = _recognised(name) or (None, None)
+    if channel == "time":
+        return channel
     declared = any(_position(header, column) == at for column in mapping.units)
     return channel if stated is None or declared else None
 
@@ -368,7 +411,7 @@ def _unit_notes(header: Sequence[str], channels: Mapping[str, int], mapping: Log
     notes = []
     for at, name in enumerate(header):
         channel, stated = _recognised(name) or (None, None)
-        if channel is not None and stated is not None and channel not in channels and at not in declared:
+        if channel in CHANNELS and stated is not None and channel not in channels and at not in declared:
             notes.append(
                 f"column {name!r} was left out: by its name it is {channel} in {stated}; "
                 f"to have it converted, add to the mapping file: {unit_line(name, stated)}"
@@ -379,6 +422,7 @@ def _unit_notes(header: Sequence[str], channels: Mapping[str, int], mapping: Log
 def _malformed(found: str) -> ConfigurationError:
     return ConfigurationError(
         found=found,
-        expected="columns: {column: channel}, units: {column: unit}, timezone: a name; all of them texts",
+        expected="columns: {column: channel}, units: {column: unit}, timezone: a name, time_format: a form; "
+        "all of them texts",
         next='correct the mapping; put names and units such as "%" in quotes',
     )

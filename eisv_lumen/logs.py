@@ -8,14 +8,15 @@ UTC by default.
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from eisv_lumen.delimited import Fields, LineBlocks, LineForm
+from eisv_lumen.delimited import NO_VALUE, Fields, LineBlocks, LineForm
 from eisv_lumen.errors import SourceError
 from eisv_lumen.log_columns import (
     SYNONYMS,
@@ -39,7 +40,6 @@ __all__ = [
     "LogMapping",
     "LogReport",
     "StateFilter",
-    "epoch_seconds",
     "parse_times",
     "read_log",
     "read_states",
@@ -51,11 +51,11 @@ __all__ = [
 
 CHUNK = 1 << 16
 """Readings handed on at once, at most."""
-_TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}(:|$)")
+_TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}(:|$| ?[AaPp])")
 _PREAMBLE = 50
 """Lines among which the header is looked for."""
-_LATEST = 1e11
-"""Seconds beyond the year 5000 were none: the number was one of a finer unit."""
+_LOOKED_AT = 8
+"""Lines behind it that tell whether a name is missing."""
 
 
 @dataclass
@@ -245,6 +245,7 @@ class Intake:
         self.columns, self.report = columns, report
         self._watched = {name: UnitWatch(name) for name in columns.channels if name not in columns.units}
         self._unreadable = ""
+        self._no_numbers: dict[str, str] = {}
         self._usable = 0
 
     def take(
@@ -281,6 +282,21 @@ class Intake:
         """Remember the first time that could not be read, for the report."""
         self._unreadable = self._unreadable or text[:40]
 
+    def unreadable_value(self, channel: str, texts: Callable[[], Sequence[str]], values: np.ndarray) -> None:
+        """Remember a channel's first text that is no number, for the report.
+
+        Args:
+            channel: Its channel.
+            texts: Gives `[N]` texts; asked once per channel.
+            values: `[N]` what was read in them, NaN where nothing.
+        """
+        if channel in self._no_numbers:
+            return
+        missing = zip(texts(), np.isnan(values).tolist(), strict=True)
+        odd = (text.strip() for text, nan in missing if nan)
+        example = next((text for text in odd if text.lower() not in NO_VALUE), "")
+        self._no_numbers[channel] = example[:40]
+
     def finish(self, name: str) -> None:
         """The file has ended: the report gains what only all of it shows.
 
@@ -289,6 +305,8 @@ class Intake:
         """
         if self._unreadable:
             self.report.note(f"a time that could not be read: {self._unreadable!r}")
+        for channel, text in self._no_numbers.items():
+            self.report.note(f"a value of {channel} that is no number: {text!r}")
         for channel, watch in self._watched.items():
             if (found := watch.suspicion()) is not None:
                 column = self.columns.names[self.columns.channels[channel]]
@@ -298,21 +316,16 @@ class Intake:
                 )
         if not self._usable:
             dropped = ", ".join(f"{count} {reason}" for reason, count in self.report.dropped.items())
-            example = f"; such as {self._unreadable!r}" if self._unreadable else ""
+            texts = [text for text in (self._unreadable, *self._no_numbers.values()) if text]
+            example = f"; such as {texts[0]!r}" if texts else ""
             raise SourceError(
                 found=f"{name}: {self.report.rows} lines, none usable "
                 f"({dropped or 'the file ends there'}{example})",
                 expected="lines with a time (ISO 8601, or seconds since the epoch) and a channel value",
-                next="check the file's times and columns",
+                next='say in the mapping file how times are written, as in time_format: "%d.%m.%Y %H:%M:%S"'
+                if self._unreadable
+                else "check the file's times and columns",
             )
-
-
-def epoch_seconds(numbers: np.ndarray) -> np.ndarray:
-    """`[N]` seconds of numbers since the epoch in seconds, ms, µs or ns, told apart by their size."""
-    numbers = np.where(np.isfinite(numbers), numbers, np.nan)
-    for _ in range(3):
-        numbers = np.where(np.abs(numbers) > _LATEST, numbers / 1000.0, numbers)
-    return np.where(np.abs(numbers) > _LATEST, np.nan, numbers)
 
 
 def _find_header(block: bytes, mapping: LogMapping) -> tuple[bytes, list[str], str, int]:
@@ -325,7 +338,7 @@ def _find_header(block: bytes, mapping: LogMapping) -> tuple[bytes, list[str], s
     for number, line in enumerate(lines):
         names, delimiter = _names(line)
         if is_header(names, mapping):
-            return line, names, delimiter, number
+            return line, _completed(names, delimiter, lines[number + 1 :]), delimiter, number
     line = lines[0] if lines else b""
     return line, *_names(line), 0
 
@@ -333,11 +346,22 @@ def _find_header(block: bytes, mapping: LogMapping) -> tuple[bytes, list[str], s
 def _names(line: bytes) -> tuple[list[str], str]:
     text = line.decode("utf-8", "replace").lstrip("# ")
     delimiter = max(",;\t|", key=text.count)
+    return [name.strip() for name in _cells(text, delimiter)], delimiter
+
+
+def _cells(text: str, delimiter: str) -> list[str]:
     try:
-        names = next(csv.reader([text], delimiter=delimiter, skipinitialspace=True), [])
+        return next(csv.reader([text], delimiter=delimiter, skipinitialspace=True), [])
     except csv.Error:
-        names = []
-    return [name.strip() for name in names], delimiter
+        return []
+
+
+def _completed(names: list[str], delimiter: str, lines: Sequence[bytes]) -> list[str]:
+    """The names, with one more where all lines have one field more: row names, as R writes, or nothing."""
+    rows = [_cells(line.decode("utf-8", "replace"), delimiter) for line in lines[:_LOOKED_AT]]
+    if not rows or any(len(row) != len(names) + 1 for row in rows):
+        return names
+    return ["row name", *names] if any(row[-1].strip() for row in rows) else [*names, "nothing"]
 
 
 def _readings(fields: Fields, form: LineForm, intake: Intake, zone: tzinfo) -> Iterator[tuple[str, Readings]]:
@@ -348,6 +372,8 @@ def _readings(fields: Fields, form: LineForm, intake: Intake, zone: tzinfo) -> I
     for name, position in columns.channels.items():
         channels[name], unreadable = fields.numbers(at(position), decimal_comma=comma)
         intake.report.void("not a number", unreadable)
+        if unreadable:
+            intake.unreadable_value(name, partial(fields.texts, at(position)), channels[name])
     times = _times(fields, form, intake, zone)
     devices = None if columns.device is None else fields.names(at(columns.device))
     yield from intake.take(times, channels, devices)
@@ -365,7 +391,7 @@ def _times(fields: Fields, form: LineForm, intake: Intake, zone: tzinfo) -> np.n
             f"{date} {text}" if _TIME_OF_DAY.match(text) else text
             for date, text in zip(dates, texts, strict=True)
         ]
-    times = epoch_seconds(parse_times(texts, zone))
+    times = columns.seconds(texts, zone)
     unreadable = np.isnan(times)
     if unreadable.any():
         intake.unreadable_time(next((texts[row] for row in np.flatnonzero(unreadable) if texts[row]), ""))

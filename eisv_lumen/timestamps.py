@@ -8,7 +8,7 @@ text of another form is read on its own.
 import math
 import re
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
@@ -69,6 +69,52 @@ def parse_times(texts: Sequence[str], zone: tzinfo) -> np.ndarray:
     for row in np.flatnonzero(odd).tolist():
         seconds[row] = _time(texts[row], zone)
     return seconds
+
+
+def epoch_seconds(numbers: np.ndarray) -> np.ndarray:
+    """`[N]` seconds of numbers since the epoch in seconds, ms, µs or ns, told apart by their size."""
+    numbers = np.where(np.isfinite(numbers), numbers, np.nan)
+    for _ in range(3):
+        numbers = np.where(np.abs(numbers) > _MILLISECONDS, numbers / 1000.0, numbers)
+    return np.where(np.abs(numbers) > _MILLISECONDS, np.nan, numbers)
+
+
+def parse_written(texts: Sequence[str], form: str, zone: tzinfo) -> np.ndarray:
+    """`[N]` seconds since the epoch of texts in one declared form; NaN where a text is not in it.
+
+    Args:
+        texts: N texts.
+        form: Directives of `datetime.strptime`, such as `%d.%m.%Y %H:%M`.
+        zone: Zone of times that name none.
+    """
+    return np.fromiter((_written(text.strip(), form, zone) for text in texts), np.float64, len(texts))
+
+
+def check_form(form: str) -> None:
+    """Refuse a form in which a moment cannot be written and read.
+
+    Raises:
+        ConfigurationError: A directive that there is not, or day, month, year or hour are not in it.
+    """
+    moment = datetime(2021, 2, 3, 16, tzinfo=UTC)
+    try:
+        whole = datetime.strptime(moment.strftime(form), form).replace(tzinfo=UTC) == moment
+    except ValueError:
+        whole = False
+    if not whole:
+        raise ConfigurationError(
+            found=f"times written as {form!r}",
+            expected="a form with day, month, year and hour, such as %d.%m.%Y %H:%M:%S",
+            next="correct time_format in the mapping",
+        )
+
+
+def _written(text: str, form: str, zone: tzinfo) -> float:
+    try:
+        moment = datetime.strptime(text, form)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
+    except (ValueError, OverflowError):
+        return math.nan
 
 
 def _numbers(seconds: np.ndarray) -> np.ndarray:

@@ -97,8 +97,8 @@ def unit_of(word: str, channel: str) -> str | None:
 
 
 def own_unit(channel: str) -> str:
-    """The unit in a channel's name."""
-    return next(iter(UNITS[channel]))
+    """The unit in a channel's name; seconds of `time`."""
+    return next(iter(TIME_UNITS if channel == "time" else UNITS[channel]))
 
 
 def convert(values: np.ndarray, channel: str, unit: str | None) -> np.ndarray:

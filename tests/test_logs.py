@@ -320,7 +320,7 @@ def test_encodings_and_line_ends(tmp_path, encoding, ending, monkeypatch):
     path.write_bytes(ending.join(lines).encode(encoding))
     log = read_log(path)
     (name,) = log.devices
-    assert name == ("K\ufffdche" if encoding == "cp1252" else "Küche")
+    assert name == "Küche"
     assert log.devices[name].channels["cpu_temp_c"].tolist() == [50.0 + i for i in range(100)]
     assert log.report.dropped == {} and log.report.rows == 100
 
@@ -540,6 +540,74 @@ def test_an_unreadable_time_is_shown(tmp_path):
     path = written(tmp_path, "timestamp,cpu_pct\n01.05.2024 12:00,40\n")
     with pytest.raises(SourceError, match="1 unreadable time; such as '01.05.2024 12:00'"):
         read_log(path)
+
+
+def test_times_in_a_declared_form(tmp_path):
+    mapping = LogMapping.from_dict({"timezone": "Europe/Berlin", "time_format": "%d.%m.%Y %H:%M"})
+    path = written(tmp_path, "timestamp,cpu_pct\n01.07.2024 14:00,40\n2024-07-01 14:00,40\n")
+    log = read_log(path, mapping=mapping)
+    assert only(log).times.tolist() == [datetime(2024, 7, 1, 12, tzinfo=UTC).timestamp()]
+    assert log.report.dropped == {"unreadable time": 1}
+    path = written(tmp_path, "date;time;cpu_pct\n07/01/24;2:00 PM;40\n")
+    log = read_log(path, mapping=LogMapping(time_format="%m/%d/%y %I:%M %p"))
+    assert only(log).times.tolist() == [datetime(2024, 7, 1, 14, tzinfo=UTC).timestamp()]
+    path = written(tmp_path, "timestamp,cpu_pct\n01.07.2024 14:00 +0200,40\n")
+    log = read_log(path, mapping=LogMapping(time_format="%d.%m.%Y %H:%M %z", timezone="Asia/Tokyo"))
+    assert only(log).times.tolist() == [datetime(2024, 7, 1, 12, tzinfo=UTC).timestamp()]
+
+
+@pytest.mark.parametrize("form", ["%d.%m. %H:%M", "%Y-%m-%d", "%q", "noon"])
+def test_a_form_that_gives_no_moment_is_refused(form):
+    with pytest.raises(ConfigurationError, match="time_format"):
+        LogMapping.from_dict({"time_format": form})
+
+
+def test_a_time_of_another_unit_than_seconds_says_so_in_its_name(tmp_path):
+    log = read_log(written(tmp_path, "Uptime,Time (ms),cpu_pct\n1,500,40\n2,2500,41\n"))
+    assert only(log).times.tolist() == [0.5, 2.5]
+    assert log.report.notes == ["times are read in ms, as the column's name 'Time (ms)' says"]
+    assert only(read_log(written(tmp_path, "time_s,cpu_pct\n500,40\n"))).times.tolist() == [500.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "ignored"),
+    [
+        (
+            '"date","Temperature"\n"1","2015-02-04 17:51:00",23.2\n"2","2015-02-04 17:52:00",23.3\n',
+            "row name",
+        ),
+        ("date,Temperature\n2015-02-04 17:51:00,23.2,\n2015-02-04 17:52:00,23.3,\n", "nothing"),
+    ],
+)
+def test_lines_with_one_field_more_than_there_are_names(tmp_path, text, ignored):
+    log = read_log(written(tmp_path, text))
+    assert only(log).channels["ambient_temp_c"].tolist() == [23.2, 23.3]
+    assert (log.report.ignored, log.report.dropped) == ([ignored], {})
+
+
+def test_one_line_that_is_too_long_moves_no_column(tmp_path):
+    text = "timestamp,cpu_pct\n1,40\n2,41,7\n3,42\n"
+    log = read_log(written(tmp_path, text))
+    assert only(log).channels["cpu_pct"].tolist() == [40, 42]
+    assert log.report.dropped == {"wrong number of fields": 1}
+
+
+def test_a_header_in_the_encoding_of_a_desktop(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_bytes("Zeit;Außen [°C]\n2024-07-01 14:00;21,5\n".encode("cp1252"))
+    mapping = LogMapping(columns={"Zeit": "time", "Außen [°C]": "ambient_temp_c"})
+    log = read_log(path, mapping=mapping)
+    assert log.report.mapped == {"Außen [°C]": "ambient_temp_c"}
+    assert only(log).channels["ambient_temp_c"].tolist() == [21.5]
+
+
+def test_a_value_that_is_no_number_is_shown(tmp_path):
+    path = written(tmp_path, "timestamp,temp\n1,\n2,temp=48.3'C\n")
+    with pytest.raises(SourceError, match='2 no value; such as "temp=48.3\'C"'):
+        read_log(path)
+    log = read_log(written(tmp_path, "timestamp,temp\n1,21\n2,nan\n3,on\n4,off\n"))
+    assert log.report.notes == ["a value of ambient_temp_c that is no number: 'on'"]
+    assert log.report.values == {"not a number": 2}
 
 
 def dirty_copy(path, tmp_path):

@@ -46,6 +46,13 @@ def times_of(tmp_path, columns, **options):
     return times
 
 
+def test_texts_in_a_declared_form_are_times(tmp_path):
+    (tmp_path / "map.yaml").write_text('time_format: "%d/%m/%Y %H:%M"\ntimezone: Europe/Berlin\n')
+    mapping = read_mapping(tmp_path / "map.yaml")
+    when = datetime(2024, 7, 1, 12, tzinfo=UTC).timestamp()
+    assert times_of(tmp_path, {"time": pa.array(["01/07/2024 14:00"])}, mapping=mapping) == when
+
+
 @pytest.mark.parametrize(
     "array",
     [
