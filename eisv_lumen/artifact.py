@@ -20,7 +20,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -337,6 +336,8 @@ def is_current(out: Path, identity: str) -> bool:
 
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that shape an artifact's content, where installed."""
+    from importlib.metadata import PackageNotFoundError, version  # 4 MB, which a device has better use for
+
     found = {}
     for name in _RECORDED_LIBRARIES:
         try:
