@@ -1,9 +1,13 @@
 """Shared fixtures: isolation from the machine, and the real data that lies beside a checkout."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Several tests run side by side, and torch's waiting threads must not take the others' cores.
+os.environ.update({"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"})
 
 # How long a machine takes says nothing of the code; a new one first builds the tables of characters.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
