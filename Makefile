@@ -1,5 +1,6 @@
 # make demo | test | check | bench | faults | readme | hub | space | pi-emulated | clean | distclean
-# Variables: SOURCE="log.csv anima.db" (real logs to learn from), TIMEZONE=Europe/Berlin (of their times without a zone),
+# Variables: SOURCE="log.csv 'my log.csv' anima.db" (real logs to learn from), MAPPING="log=log.yaml" (what the columns of
+# log.csv are), TIMEZONE=Europe/Berlin (of their times without a zone),
 # HUB=URL (publish there instead of locally),
 # RECIPE=recipes/demo.yaml, OUT=artifacts/demo, PYTHON=python3, SEED=0, MINUTES=10 (of make faults).
 
@@ -9,6 +10,7 @@ OUT ?= artifacts/demo
 SEED ?= 0
 MINUTES ?= 10
 SOURCE ?=
+MAPPING ?=
 TIMEZONE ?=
 HUB ?=
 VENV := .venv
@@ -17,7 +19,7 @@ PY := $(VENV)/bin/python
 .PHONY: demo test check format bench faults readme hub space pi-emulated setup clean distclean
 
 demo: setup
-	@$(PY) -m recipes.run --recipe $(RECIPE) --out $(OUT) $(foreach s,$(SOURCE),--source $(s)) $(if $(TIMEZONE),--timezone $(TIMEZONE)) $(if $(HUB),--hub $(HUB))
+	@$(PY) -m recipes.run --recipe $(RECIPE) --out $(OUT) $(if $(SOURCE),--source $(SOURCE)) $(if $(MAPPING),--mapping $(MAPPING)) $(if $(TIMEZONE),--timezone $(TIMEZONE)) $(if $(HUB),--hub $(HUB))
 
 test: setup
 	@$(PY) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile

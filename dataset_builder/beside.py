@@ -48,9 +48,13 @@ class Beside:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            self._process.terminate()
+            self.give_up()
         self._process.join()
         self._here.close()
+
+    def give_up(self) -> None:
+        """End the work: nobody waits for it."""
+        self._process.terminate()
 
     def finish(self, last: object = None) -> Any:
         """Hand over the last of what the work needs, wait until it is done, and give what it returned.

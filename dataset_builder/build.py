@@ -8,28 +8,24 @@ sources hold beyond it is added.
 """
 
 import argparse
+import contextlib
+import ctypes
 import gc
-import shutil
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
-
-from dataset_builder.composing import Composition
 from dataset_builder.configuration import DatasetSettings
-from dataset_builder.growth import Parent
-from dataset_builder.legacy_rows import HubRows
-from dataset_builder.mapping import read_mapping
-from dataset_builder.sources import Source, find_sources
+from dataset_builder.teaching import converging
 from eisv_lumen import artifact
-from eisv_lumen.errors import ConfigurationError, exit_with_reason
-from eisv_lumen.timestamps import time_zone
+from eisv_lumen.errors import exit_with_reason
+from eisv_lumen.rules import Rules
 
-KIND = "dataset"
-FORMAT = 3
-"""Number of the builder's own behaviour; a new one makes datasets built before be built again."""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Names of mallopt(3)."""
+_KEPT = 8 << 20
 
 
 def build(
@@ -58,65 +54,13 @@ def build(
         ArtifactError: The dataset to be grown is damaged or of another version.
         ResourceError: The place is not writable.
     """
-    time_zone(timezone)
-    sources = find_sources(arguments)
-    columns = {name: read_mapping(path) for name, path in (mappings or {}).items()}
-    _refuse_unused(columns, sources)
-    parent = None if grow is None else _parent(grow)
-    hub = {source.name: str(source.place) for source in sources if isinstance(source.place, HubRows)}
-    inputs = {name: path for source in sources for name, path in source.inputs().items()}
-    inputs |= {f"mapping {name}".strip(): path for name, path in (mappings or {}).items()}
-    if grow is not None:
-        inputs["parent"] = grow
-    configuration = {
-        "format": FORMAT,
-        "timezone": timezone,
-        "sources": [source.name for source in sources],
-        **({"hub": hub} if hub else {}),
-        **settings.to_dict(),
-    }
-    if parent:
-        parent.require_settings(configuration)
-    with artifact.build(
-        out,
-        kind=KIND,
-        configuration=configuration,
-        inputs=inputs,
-        seed=settings.seed,
-        generation=parent.manifest.generation + 1 if parent else 0,
-        parent=parent.identity if parent else None,
-    ) as work:
-        if work is None:
-            return False
-        try:
-            if parent:
-                parent.require_unchanged()
-            # What a killed build left there is of no use.
-            shutil.rmtree(work.scratch)
-            work.scratch.mkdir()
-            Composition(work, settings, parent).run(sources, timezone, columns)
-        except BaseException:
-            # There is nothing to go on from: what is wrong with the input or the disk leaves nothing behind.
-            shutil.rmtree(work.folder.parent, ignore_errors=True)
-            raise
-        shutil.rmtree(work.scratch)
-    return True
+    with contextlib.nullcontext(Rules) if grow else converging(settings.seed) as rules:
+        # To import all that reads and writes takes about as long as the rules learn; they do it meanwhile.
+        from dataset_builder.folder import build_folder
 
-
-def _parent(folder: Path) -> Parent:
-    if not folder.exists():
-        artifact.remove_stale_work(folder.absolute())  # a kill while it was replaced put it aside
-    return Parent.read(folder)
-
-
-def _refuse_unused(mappings: Mapping[str, object], sources: Sequence[Source]) -> None:
-    for name in mappings:
-        if name and name not in {source.name for source in sources}:
-            raise ConfigurationError(
-                found=f"a mapping for {name!r}, which is no source",
-                expected="a name among " + ", ".join(source.name for source in sources),
-                next="name the source, --source NAME=PATH, and its mapping, --mapping NAME=FILE, alike",
-            )
+        return build_folder(
+            out, arguments, settings, rules, timezone=timezone, mappings=mappings or {}, grow=grow
+        )
 
 
 def _mappings(arguments: Sequence[str]) -> dict[str, Path]:
@@ -140,16 +84,31 @@ class _NoPandas:
             raise ImportError(name)
 
 
-def _keep_pandas_out() -> None:
-    """Spare a quarter of a second and 43 MB: arrow imports pandas, where it is, before its first array.
+@contextlib.contextmanager
+def _light_arrow() -> Iterator[None]:
+    """Arrow, where it is imported within: without pandas, and on the system's memory pool.
 
-    It looks for it once, so it looks now, while there is none. What needs pandas later can import it.
+    It imports pandas, where it is, before its first array: a quarter of a second and 43 MB. It looks for it
+    once; what needs pandas later can import it. The system's pool gives back what is freed; the others keep
+    tens of megabytes for a next time.
     """
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     sys.meta_path.insert(0, _NoPandas)
     try:
-        pa.array([])
+        yield
     finally:
         sys.meta_path.remove(_NoPandas)
+
+
+def _keep_freed_memory() -> None:
+    """Have GNU's allocator keep what is freed, up to 8 MB, for the next batch.
+
+    Pages that come fresh from the system take longer than what is written into them.
+    """
+    with contextlib.suppress(AttributeError):  # of another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_TRIM_THRESHOLD, _KEPT)
+        mallopt(_MMAP_THRESHOLD, _KEPT)
 
 
 def main() -> int:
@@ -178,24 +137,24 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     arguments = parser.parse_args()
-    # The system's pool gives back what is freed; the others keep tens of megabytes for a next time.
-    pa.set_memory_pool(pa.system_memory_pool())
-    _keep_pandas_out()
+    _keep_freed_memory()
     gc.freeze()  # what is imported stays: no collection, nor a forked process, need touch it again
     settings = DatasetSettings.read(arguments.config) if arguments.config else DatasetSettings()
     if arguments.site_pressure is not None:
         settings = replace(settings, site_pressure=arguments.site_pressure)
-    made = build(
-        arguments.out,
-        arguments.source,
-        settings,
-        timezone=arguments.timezone,
-        mappings=_mappings(arguments.mapping),
-        grow=arguments.grow,
-    )
+    with _light_arrow():
+        made = build(
+            arguments.out,
+            arguments.source,
+            settings,
+            timezone=arguments.timezone,
+            mappings=_mappings(arguments.mapping),
+            grow=arguments.grow,
+        )
     counts = artifact.read_metrics(arguments.out)["counts"]
     text = "; ".join(f"{split} {n['real']} real + {n['synthetic']} synthetic" for split, n in counts.items())
     print(f"{arguments.out}: {'built' if made else 'stands already'}: {text}")
+    gc.freeze()  # nor need the end of the process
     return 0
 
 

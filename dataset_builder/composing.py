@@ -17,6 +17,7 @@ from dataset_builder.cutting import (
     Scale,
     Stretch,
     batches,
+    grouped,
     scales_of,
     stretches,
     whole,
@@ -24,7 +25,7 @@ from dataset_builder.cutting import (
     with_shapes,
 )
 from dataset_builder.growth import Held, Parent, joined
-from dataset_builder.labelling import Heard, Listener, converging, taught
+from dataset_builder.labelling import Heard, Listener, taught
 from dataset_builder.legacy import legacy_columns
 from dataset_builder.measuring import Delta, Tally, measure
 from dataset_builder.parquet import EXPRESSIONS, LEGACY, WINDOWS
@@ -62,11 +63,6 @@ class Device:
         """The source's name."""
         return self.content.source.name
 
-    @property
-    def native(self) -> Scale:
-        """Its states as recorded, whether or not windows are cut from them."""
-        return Scale(NATIVE, self.recorded.series.step, self.recorded.series)
-
     def windows(self, settings: DatasetSettings) -> int:
         """How many windows it gives."""
         return sum(window_count(stretch, settings) for _, found in self.cut for stretch in found)
@@ -83,25 +79,25 @@ class Composition:
         self.devices: list[Device] = []
         self.pieces: list[Piece] = []
 
-    def run(self, sources: Sequence[Source], timezone: str, columns: Mapping[str, LogMapping]) -> None:
-        """The whole build."""
-        if self.parent:
-            rules = self.parent.rules
-            self._read(sources, timezone, columns)
-        else:
-            with converging(self.settings.seed) as converged:
-                self._read(sources, timezone, columns)
-                rules = converged()
+    def run(
+        self,
+        sources: Sequence[Source],
+        timezone: str,
+        columns: Mapping[str, LogMapping],
+        rules: Callable[[], Rules],
+    ) -> None:
+        """The whole build; `rules` waits for those that label a dataset which grows from no other."""
+        self._read(sources, timezone, columns)
         # The published rows' texts are half of the work, and keep a second core busy.
         with Beside(self._write_legacy) as published:
             self._cut()
             published.finish(self._write_splits(rules))
 
-    def _write_splits(self, rules: Rules) -> list[Rows]:
+    def _write_splits(self, converged: Callable[[], Rules]) -> list[Rows]:
         """Write everything but the published rows; returns what they show of the synthetic windows."""
         survey, kept, learned = self._survey()
         rules, feedback = taught(
-            rules,
+            self.parent.rules if self.parent else converged(),
             learned,
             unplaced=sum(
                 device.listener.unplaced(self._spans(device)) for device in self.devices if device.listener
@@ -175,7 +171,10 @@ class Composition:
         series = recorded.series
         cut = [(scale, list(stretches(scale, plan))) for scale in recorded.scales]
         device = Device(content, name, recorded, cut, _listener(content))
-        usable = [stretch.stop - stretch.start for stretch in stretches(device.native, plan)]
+        native = next((found for scale, found in cut if scale.name == NATIVE), None)
+        if native is None:
+            native = list(stretches(Scale(NATIVE, series.step, series), plan))
+        usable = [stretch.stop - stretch.start for stretch in native]
         content.report.drop("state between two splits", len(series) - sum(usable))
         short = sum(length for length in usable if length < self.settings.length)
         content.report.drop("state in a stretch shorter than a window", short)
@@ -194,11 +193,11 @@ class Composition:
         survey = Survey(self.settings, sum(device.windows(self.settings) for device in self.devices))
         priorities = Priorities(self.settings.seed)
         learned = list[tuple[float, int, np.ndarray, float]]()
-        for (device, scale), batch, shapes in with_shapes(self._batches()):
+        for (device, scale), batch, windows, shapes in with_shapes(self._batches()):
             heard = _heard(device, scale, batch)
             self._shapes.append(shapes)
             kind = Kind(batch.stretch.split, device.source, scale.name)
-            survey.add(kind, batch.windows(), shapes, priorities.draw(heard.any))
+            survey.add(kind, windows, shapes, priorities.draw(heard.any))
             if batch.stretch.split == TRAIN:
                 for row in np.flatnonzero(~np.isnan(heard.scores)).tolist():
                     ended = float(batch.times[row, -1])
@@ -206,11 +205,14 @@ class Composition:
         return survey, survey.choose(), learned
 
     def _write_real(self, writers: dict[str, SplitWriter], survey: Survey, rules: Rules) -> None:
-        priorities, generator, shapes = (
-            Priorities(self.settings.seed),
-            self._generator(303),
-            self._shapes.all(),
-        )
+        generator = self._generator(303)
+        for tables in grouped(self._kept(survey), lambda one: len(one[0])):
+            for rows in _rows(tables, rules, generator):
+                writers[SPLITS[rows.table.split[0]]].add(rows)
+
+    def _kept(self, survey: Survey) -> Iterator[tuple[Table, Heard]]:
+        """The real windows that are in the dataset, batch by batch, and what was heard there."""
+        priorities, shapes = Priorities(self.settings.seed), self._shapes.all()
         for (device, scale), batch in self._batches():
             heard = _heard(device, scale, batch)
             kind = Kind(batch.stretch.split, device.source, scale.name)
@@ -223,7 +225,7 @@ class Composition:
                     scale=scale.name,
                     cadence=scale.cadence,
                 )
-                writers[SPLITS[batch.stretch.split]].add(_rows(table, rules, generator, heard=heard[kept]))
+                yield table, heard[kept]
 
     def _write_given(self, writer: SplitWriter, content: Content, rules: Rules) -> None:
         """Windows that the source itself calls synthetic: like those that are made, they only train."""
@@ -237,7 +239,8 @@ class Composition:
             cadence=cadence,
             scale=np.array([f"{seconds:g}s" for seconds in np.round(cadence, 1)], object),
         )
-        writer.add(_rows(table, rules, self._generator(505)))
+        for rows in _rows([(table, Heard.nothing(len(table)))], rules, self._generator(505)):
+            writer.add(rows)
 
     def _write_synthetic(
         self, writers: dict[str, SplitWriter], counts: Sequence[int], before: dict[str, int], rules: Rules
@@ -250,10 +253,10 @@ class Composition:
             name = SPLITS[split]
             first = before.get(name, 0)
             for table in make_synthetic(split, count, self.settings, first=first, salt=salt):
-                rows = _rows(table, rules, generator)
-                writers[HELD_OUT_SYNTHETIC.get(name, name)].add(rows)
-                if split == TRAIN and not shown and not self.parent:
-                    shown.append(rows[np.arange(min(LEGACY_SYNTHETIC, len(rows)))])
+                for rows in _rows([(table, Heard.nothing(len(table)))], rules, generator):
+                    writers[HELD_OUT_SYNTHETIC.get(name, name)].add(rows)
+                    if split == TRAIN and not shown and not self.parent:
+                        shown.append(rows[np.arange(min(LEGACY_SYNTHETIC, len(rows)))])
         return shown
 
     def _write_legacy(self, shown: Callable[[], list[Rows]]) -> None:
@@ -371,16 +374,16 @@ def _heard(device: Device, scale: Scale, batch: Batch) -> Heard:
     return device.listener.heard(batch)
 
 
-def _rows(table: Table, rules: Rules, generator: np.random.Generator, *, heard: Heard | None = None) -> Rows:
-    windows = table.windows()
-    robust = classify(windows)
-    return Rows(
-        table=table,
-        robust=robust,
-        published=classify(windows, rules="published"),
-        ids=rules.sample(robust, generator),
-        heard=heard or Heard.nothing(len(table)),
-    )
+def _rows(
+    tables: Sequence[tuple[Table, Heard]], rules: Rules, generator: np.random.Generator
+) -> Iterator[Rows]:
+    """The rows of each table, all classified together."""
+    windows, start = Table.join([table for table, _ in tables]).windows(), 0
+    robust, published = classify(windows), classify(windows, rules="published")
+    for table, heard in tables:
+        own = slice(start, start + len(table))
+        yield Rows(table, robust[own], published[own], rules.sample(robust[own], generator), heard)
+        start += len(table)
 
 
 def say(text: str) -> None:

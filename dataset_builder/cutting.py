@@ -1,6 +1,6 @@
 """Real windows: the states of a device at several time scales, divided by its plan, cut batch by batch."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +13,9 @@ from dataset_builder.configuration import NATIVE, DatasetSettings, scale_cadence
 from dataset_builder.splits import PURGED, Plan
 from dataset_builder.spool import Spooled
 from eisv_lumen.shapes import classify
-from eisv_lumen.windows import Windows, concatenate
+from eisv_lumen.windows import Windows
 
+Item = TypeVar("Item")
 Origin = TypeVar("Origin")
 
 BATCH = 4096
@@ -83,7 +84,12 @@ class Batch:
 
     def windows(self) -> Windows:
         """The windows as every other part of the project takes them, in seconds since each began."""
-        return Windows.of(self.states, self.times - self.times[:, :1])
+        return Windows.of(self.states, self.elapsed)
+
+    @property
+    def elapsed(self) -> np.ndarray:
+        """`[N, T]` seconds since each window began."""
+        return self.times - self.times[:, :1]
 
     @cached_property
     def times(self) -> np.ndarray:
@@ -156,35 +162,39 @@ def batches(scale: Scale, within: Sequence[Stretch], settings: DatasetSettings) 
             yield Batch(times, states, at, until, stretch)
 
 
-def with_shapes(found: Iterable[tuple[Origin, Batch]]) -> Iterator[tuple[Origin, Batch, np.ndarray]]:
-    """Every batch, what comes with it, and the `[N]` robust labels of its windows.
+def with_shapes(found: Iterable[tuple[Origin, Batch]]) -> Iterator[tuple[Origin, Batch, Windows, np.ndarray]]:
+    """Every batch, what comes with it, its windows, and their `[N]` robust labels.
 
     Short stretches make short batches: many are classified together, which takes as long as one of them.
     """
-    waiting, count = list[tuple[Origin, Batch]](), 0
-    for origin, batch in found:
-        waiting.append((origin, batch))
-        count += len(batch)
+    for several in grouped(found, lambda one: len(one[1])):
+        states = np.concatenate([batch.states for _, batch in several], dtype=np.float64)
+        times = np.concatenate([batch.elapsed for _, batch in several])
+        windows, start = Windows.of(states, times), 0
+        shapes = classify(windows)
+        for origin, batch in several:
+            rows = slice(start, start + len(batch))
+            yield origin, batch, windows[rows], shapes[rows]
+            start += len(batch)
+
+
+def grouped(items: Iterable[Item], windows: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """The items in their order, as many together as hold `BATCH` windows."""
+    waiting, count = list[Item](), 0
+    for item in items:
+        waiting.append(item)
+        count += windows(item)
         if count >= BATCH:
-            yield from _classified(waiting)
+            yield waiting
             waiting, count = [], 0
-    yield from _classified(waiting)
-
-
-def _classified(found: list[tuple[Origin, Batch]]) -> Iterator[tuple[Origin, Batch, np.ndarray]]:
-    if not found:
-        return
-    shapes = classify(concatenate([batch.windows() for _, batch in found]))
-    ends = np.cumsum([len(batch) for _, batch in found])
-    for (origin, batch), labels in zip(found, np.split(shapes, ends[:-1]), strict=True):
-        yield origin, batch, labels
+    if waiting:
+        yield waiting
 
 
 def _segments(series: Spooled) -> Iterator[tuple[int, int, int]]:
     """First row and end of each segment, and its number of steps back where it repeats an earlier time."""
-    latest, steps_back = -np.inf, 0
-    for start, stop in series.parts():
-        begins = float(series.read_times(start, start + 1)[0])
-        steps_back += start > 0 and begins < float(series.read_times(start - 1, start)[0])
+    before, latest, steps_back = -np.inf, -np.inf, 0
+    for (start, stop), (begins, ends) in zip(series.parts(), series.bounds, strict=True):
+        steps_back += begins < before
         yield start, stop, steps_back if begins <= latest else 0
-        latest = max(latest, float(series.read_times(stop - 1, stop)[0]))
+        before, latest = ends, max(latest, ends)

@@ -1,20 +1,15 @@
 """Expressions for windows: what was really said there, and what the rules with feedback say."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dataset_builder.anima_db import Observed
-from dataset_builder.beside import Beside
 from dataset_builder.cutting import Batch
 from eisv_lumen.rules import Rules
 from eisv_lumen.vocabulary import MAX_TOKENS
-
-_CONVERGED: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-"""Weights and updates of self-scored rules by seed; they are the same for every dataset."""
 
 
 @dataclass(frozen=True)
@@ -134,23 +129,3 @@ def taught(
         "n_observed_learned": n_learned,
         "n_observed_unplaced": unplaced + earlier.get("n_observed_unplaced", 0),
     }
-
-
-@contextmanager
-def converging(seed: int) -> Iterator[Callable[[], Rules]]:
-    """A function that gives self-scored rules, which are taught beside what is done before it is called."""
-    if seed in _CONVERGED:
-        yield lambda: Rules(*_CONVERGED[seed])
-        return
-    with Beside(lambda _: _converged(seed)) as teaching:
-
-        def finished() -> Rules:
-            _CONVERGED[seed] = teaching.finish()
-            return Rules(*_CONVERGED[seed])
-
-        yield finished
-
-
-def _converged(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    rules, updates = Rules.converged(seed)
-    return rules.weights, updates

@@ -53,11 +53,12 @@ def legacy_columns(
     for row, several in said.items():
         tokens[row] = json.dumps([to_published(Expression.from_ids(ids)) for ids in several])
         counts[row] = len(several)
-    later = np.append(times[1:], times[-1:])
+    moments = _digits(times, TIME_DECIMALS)
+    later = np.concatenate([moments[1:], moments[-1:]])
     length = at.shape[1]
     return {
         "shape": parquet.repeated(SHAPES, shapes, pa.string()),
-        "eisv_states": _json_lists(_points(times, states, DIMENSIONS, STATE_DECIMALS), at[:, 0], length),
+        "eisv_states": _json_lists(_points(moments, states, DIMENSIONS, STATE_DECIMALS), at[:, 0], length),
         "derivatives": _json_lists(
             _points(later, rates, [f"d{name}" for name in DIMENSIONS], decimals), at[:, 0], length - 1
         ),
@@ -69,13 +70,20 @@ def legacy_columns(
     }
 
 
-def _points(times: np.ndarray, values: np.ndarray, names: Sequence[str], decimals: int) -> np.ndarray:
-    """`[M, W]` bytes: the text of `{t, name: value, …}` for each row, with a comma in front."""
-    columns = [_constant(',{"t":'), _digits(times, TIME_DECIMALS)]
+def _points(moments: np.ndarray, values: np.ndarray, names: Sequence[str], decimals: int) -> np.ndarray:
+    """`[M, W]` bytes: the text of `{t, name: value, …}` for each row, with a comma in front.
+
+    Args:
+        moments: `[M, K]` the times' texts.
+        values: `[M, len(names)]`.
+        names: What the values are called.
+        decimals: Of the values.
+    """
+    columns = [_constant(',{"t":'), moments]
     for name, numbers in zip(names, values.T, strict=True):
         columns += [_constant(f',"{name}":'), _digits(numbers, decimals, sign=True)]
     columns.append(_constant("}"))
-    text = np.empty((len(times), sum(column.shape[-1] for column in columns)), np.uint8)
+    text = np.empty((len(values), sum(column.shape[-1] for column in columns)), np.uint8)
     place = 0
     for column in columns:
         text[:, place : place + column.shape[-1]] = column
@@ -111,6 +119,8 @@ def _digits(values: np.ndarray, decimals: int, *, sign: bool = False) -> np.ndar
     first = np.full(len(values), int(sign))
     for place in range(sign, sign + whole - 1):
         leading = (first == place) & (text[:, place] == ord("0"))
+        if not leading.any():
+            break
         text[leading, place] = ord(" ")
         first += leading
     if sign:

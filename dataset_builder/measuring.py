@@ -43,12 +43,13 @@ class Tally:
     def to_dict(self) -> dict[str, Any]:
         """The metrics that are counted from the rows themselves."""
         agree = sum(n for (*_, robust, published), n in self._counts.items() if robust == published)
+        by_split = self._shapes(4, 0, 1)
         return {
             "counts": self.counts(),
             "shapes": self._by_source(4),
             "shapes_published": self._by_source(5),
             "shapes_by_split": {
-                split: {kind: self._shapes(4, {0: split, 1: kind}) for kind in (REAL, SYNTHETIC)}
+                split: {kind: by_split.get((split, kind), {}) for kind in (REAL, SYNTHETIC)}
                 for split in SPLITS
             },
             "labels_agree": round(agree / max(self._counts.total(), 1), 4),
@@ -60,18 +61,20 @@ class Tally:
         return self._observed
 
     def _by_source(self, label: int) -> dict[str, dict[str, dict[str, int]]]:
-        pairs = dict.fromkeys((key[2], key[3]) for key in self._counts)
         found: dict[str, dict[str, dict[str, int]]] = {}
-        for source, scale in pairs:
-            found.setdefault(source, {})[scale] = self._shapes(label, {2: source, 3: scale})
+        for (source, scale), shapes in self._shapes(label, 2, 3).items():
+            found.setdefault(source, {})[scale] = shapes
         return found
 
-    def _shapes(self, label: int, where: dict[int, str]) -> dict[str, int]:
-        counts: Counter[str] = Counter()
+    def _shapes(self, label: int, *by: int) -> dict[tuple[str, ...], dict[str, int]]:
+        """How often each shape, at place `label` of a key, occurs: by what is at other places of it."""
+        found: dict[tuple[str, ...], Counter[str]] = {}
         for key, n in self._counts.items():
-            if all(key[at] == value for at, value in where.items()):
-                counts[key[label]] += n
-        return {shape: counts[shape] for shape in SHAPES if counts[shape]}
+            found.setdefault(tuple(key[at] for at in by), Counter())[key[label]] += n
+        return {
+            group: {shape: counts[shape] for shape in SHAPES if counts[shape]}
+            for group, counts in found.items()
+        }
 
 
 class Delta:

@@ -58,7 +58,7 @@ def plan_together(
     """
     shares = (settings.splits.validation, settings.splits.test)
     purge = settings.splits.purge_states
-    sample = np.sort(np.concatenate([device.series.sample_times() for device in devices]))
+    sample = np.sort(np.concatenate([device.series.sample_times() for device in devices]), kind="stable")
     new = sample[~np.any([(sample >= p.start) & (sample <= p.end) for p in held], axis=0)] if held else sample
     total = sum(len(device.series) for device in devices)
     n = round(total * len(new) / max(len(sample), 1))
@@ -91,6 +91,6 @@ def _counts(device: Recorded, borders: np.ndarray, settings: DatasetSettings) ->
     """`[blocks, shapes]` windows of a device that begin in each block."""
     counts = np.zeros((len(borders) + 1, N_SHAPES))
     found = ((None, b) for scale in device.scales for b in batches(scale, whole(scale.series), settings))
-    for _, batch, shapes in with_shapes(found):
+    for _, batch, _, shapes in with_shapes(found):
         np.add.at(counts, (np.searchsorted(borders, batch.times[:, 0], side="right"), shapes), 1)
     return counts

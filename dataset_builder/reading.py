@@ -22,6 +22,10 @@ from eisv_lumen.windows import Windows
 
 _SAME_STATE, _SAME_TIME = 1e-3, 2e-3
 """Copies of a state may have been rounded by so much; times in seconds."""
+_EQUAL_STATE = 1e-5
+"""States that were read twice from one log, once in another time zone, differ by no more."""
+_ZONE_STEP_S, _FARTHEST_ZONES_S = 900.0, 26 * 3600.0
+"""Time zones are whole quarter hours apart, and no more than this."""
 
 Chunks = Iterator[tuple[str, Readings]]
 States = Iterator[tuple[np.ndarray, np.ndarray]]
@@ -197,15 +201,26 @@ def _sorted(chunks: Chunks, shuffled: set[str]) -> Chunks:
 
 
 def drop_repeated_states(contents: Sequence[Content]) -> None:
-    """Leave out states that an earlier source holds as well, such as an older copy of a database."""
+    """Leave out states that an earlier source holds as well.
+
+    Such as those of an older copy of a database, or of the same log that was read in another time zone: its
+    states would be in other splits, hours away.
+    """
     earlier: list[Spooled] = []
     for content in contents:
         for device, series in content.devices.items():
-            held = [other for other in earlier if _overlap(series, other) and _mostly_same(series, other)]
-            if held:
-                kept = rewritten(series, partial(_not_in, held))
-                content.dropped("state held by an earlier source", len(series) - len(kept))
-                content.devices[device] = series = kept
+            held = [
+                (other, 0.0) for other in earlier if _overlap(series, other) and _mostly_same(series, other)
+            ]
+            zoned = [(other, apart) for other in earlier if (apart := _zones_apart(series, other))]
+            for reason, others in (
+                ("state held by an earlier source", held),
+                ("state held by an earlier source in another time zone", zoned),
+            ):
+                if others and len(series):
+                    kept = rewritten(series, partial(_not_in, others))
+                    content.dropped(reason, len(series) - len(kept))
+                    content.devices[device] = series = kept
             earlier.append(series)
 
 
@@ -247,23 +262,38 @@ def _overlap(one: Spooled, other: Spooled) -> bool:
     return one.span[0] <= other.span[1] and other.span[0] <= one.span[1]
 
 
-def _mostly_same(series: Spooled, other: Spooled) -> bool:
-    """Do two series that share moments mostly share the states there, too?"""
+def _zones_apart(series: Spooled, other: Spooled) -> float:
+    """Seconds between two readings of one log in different time zones; 0 where they are no such."""
+    if not len(series) or not len(other):
+        return 0.0
+    between = series.span[0] - other.span[0]
+    apart = round(between / _ZONE_STEP_S) * _ZONE_STEP_S
+    if abs(between - apart) > _SAME_TIME or not 0 < abs(apart) <= _FARTHEST_ZONES_S:
+        return 0.0
+    return apart if _mostly_same(series, other, apart, _EQUAL_STATE) else 0.0
+
+
+def _mostly_same(series: Spooled, other: Spooled, apart: float = 0.0, tolerance: float = _SAME_STATE) -> bool:
+    """Do two series that share moments, so many seconds apart, mostly share the states there, too?"""
     shared = same = 0
     for times, states in series.chunks():
-        there, theirs = other.within(float(times.min()) - _SAME_TIME, float(times.max()) + _SAME_TIME)
-        at, found = _found(times, there)
+        theirs, at, found = _shared(times - apart, other)
         shared += len(found)
-        same += int((np.abs(theirs[at] - states[found]) < _SAME_STATE).all(axis=1).sum())
+        same += int((np.abs(theirs[at] - states[found]) < tolerance).all(axis=1).sum())
     return same > 0.5 * shared
 
 
-def _not_in(series: Iterable[Spooled], times: np.ndarray) -> np.ndarray:
+def _not_in(series: Iterable[tuple[Spooled, float]], times: np.ndarray) -> np.ndarray:
     new = np.ones(len(times), bool)
-    for other in series:
-        there, _ = other.within(float(times.min()) - _SAME_TIME, float(times.max()) + _SAME_TIME)
-        new[_found(times, there)[1]] = False
+    for other, apart in series:
+        new[_shared(times - apart, other)[2]] = False
     return new
+
+
+def _shared(times: np.ndarray, other: Spooled) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """States of the other series around `times`; rows of these, and of `times`, of the moments in both."""
+    there, states = other.within(float(times.min()) - _SAME_TIME, float(times.max()) + _SAME_TIME)
+    return states, *_found(times, there)
 
 
 def _found(times: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

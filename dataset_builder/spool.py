@@ -5,7 +5,9 @@ one time of every thousand rows, the borders of the segments, and a sample of th
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,12 @@ class Spooled:
         """First row and end of each segment."""
         yield from zip(self.segments[:-1].tolist(), self.segments[1:].tolist(), strict=True)
 
+    @cached_property
+    def bounds(self) -> list[tuple[float, float]]:
+        """First and last moment of each segment."""
+        rows = ((start, stop - 1) for start, stop in self.parts())
+        return [(self._time(first), self._time(last)) for first, last in rows]
+
     def read_times(self, start: int, stop: int) -> np.ndarray:
         """`[stop - start]` seconds since the epoch."""
         return np.fromfile(self.folder / "times", np.float64, count=stop - start, offset=8 * start)
@@ -70,18 +78,14 @@ class Spooled:
     def sample_times(self) -> np.ndarray:
         """Sorted times of at most 262,144 rows, evenly taken; of all rows where there are no more."""
         if self.n <= _SAMPLE:
-            return np.sort(self.read_times(0, self.n))
+            return np.sort(self.read_times(0, self.n), kind="stable")  # at once, where they are sorted
         every = -(-self.n // _SAMPLE)
         taken = [times[-first % every :: every].copy() for first, times in self._numbered_times()]
         return np.sort(np.concatenate(taken))
 
     def gaps(self) -> np.ndarray:
         """`[len(STEP_EDGES) - 1]` gaps by length: forward steps between two segments."""
-        before, after = self.segments[1:-1] - 1, self.segments[1:-1]
-        steps = [
-            float(self.read_times(b, b + 1)[0] - self.read_times(a, a + 1)[0])
-            for a, b in zip(before.tolist(), after.tolist(), strict=True)
-        ]
+        steps = [after - before for (_, before), (after, _) in pairwise(self.bounds)]
         return np.histogram([step for step in steps if step > 0], STEP_EDGES)[0]
 
     def within(self, start: float, end: float) -> tuple[np.ndarray, np.ndarray]:
@@ -107,6 +111,9 @@ class Spooled:
             first if before == 0 else (low + before - 1) * _INDEX,
             last if low + after >= high else (low + after) * _INDEX,
         )
+
+    def _time(self, row: int) -> float:
+        return float(self.read_times(row, row + 1)[0])
 
     def _numbered_times(self) -> Iterator[tuple[int, np.ndarray]]:
         for first in range(0, self.n, CHUNK):
@@ -173,7 +180,7 @@ class SpoolWriter:
         )
         found = _borders(spooled) if borders is None else borders
         edges = [0, *found, self.n] if self.n else [0]
-        return Spooled(**{**vars(spooled), "segments": np.array(edges, np.int64)})
+        return replace(spooled, segments=np.array(edges, np.int64))
 
     def _take(self, steps: np.ndarray) -> None:
         """Keep an even sample of the steps; of a short log all of them, so that its median is exact."""

@@ -16,7 +16,9 @@ def wheel_path(out: Path) -> Path:
     return out / "wheel" / f"eisv_lumen-{__version__}-py3-none-any.whl"
 
 
-def building(recipe: Recipe, out: Path, sources: list[Path], timezone: str) -> list[Stage]:
+def building(
+    recipe: Recipe, out: Path, sources: list[Path], mappings: list[str], timezone: str
+) -> list[Stage]:
     """From sensors to evaluated folders with their cards; the first two need nothing and run side by side."""
 
     def folders(*names: str) -> list[str | Path]:
@@ -63,6 +65,7 @@ def building(recipe: Recipe, out: Path, sources: list[Path], timezone: str) -> l
             "cuts windows from the real logs, fills up rare shapes synthetically, labels and splits them",
             "dataset_builder.build",
             *(part for log in logs for part in ("--source", log)),
+            *(part for mapping in mappings for part in ("--mapping", mapping)),
             *("--timezone", timezone),
             *config("dataset"),
         ),

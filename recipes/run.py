@@ -1,6 +1,6 @@
 """The whole main job, stage by stage: `make demo`.
 
-    python -m recipes.run --recipe recipes/demo.yaml --out artifacts/demo [--source LOG]... [--hub URL]
+    python -m recipes.run --recipe recipes/demo.yaml --out artifacts/demo [--source LOG...] [--hub URL]
 
 Finished stages are skipped and a killed one goes on where it was; a run with nothing to do changes nothing.
 """
@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from dataset_builder.mapping import read_mapping
 from eisv_lumen.errors import SourceError, exit_with_reason
 from recipes.configuration import Recipe
 from recipes.local_hub import open_hub
@@ -23,7 +24,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--recipe", type=Path, default=Path("recipes/demo.yaml"))
     parser.add_argument("--out", type=Path, default=Path("artifacts/demo"))
-    parser.add_argument("--source", type=Path, action="append", default=[], help="a sensor log or anima.db")
+    parser.add_argument("--source", type=Path, nargs="+", default=[], help="sensor logs or anima.db files")
+    parser.add_argument(
+        "--mapping", nargs="+", default=[], help="NAME=FILE: what the columns of the source NAME are"
+    )
     parser.add_argument("--timezone", default="UTC", help="zone of times in the sources that name none")
     parser.add_argument("--hub", help="publish to this Hub instead of the local one")
     arguments = parser.parse_args()
@@ -31,10 +35,14 @@ def main() -> None:
     for source in arguments.source:
         if not source.exists():
             raise SourceError(found=f"no file {source}", expected="a log or database", next="check SOURCE=")
+    for mapping in arguments.mapping:
+        read_mapping(Path(mapping.partition("=")[2] or mapping))  # before anything is trained
     out: Path = arguments.out
     with open_hub(recipe.hub, arguments.hub) as hub:  # first: a wrong token must not cost a training
         stages = Stages(out / "stages.json")
-        recording, base, *steps = building(recipe, out, arguments.source, arguments.timezone)
+        recording, base, *steps = building(
+            recipe, out, arguments.source, arguments.mapping, arguments.timezone
+        )
         total = len(steps) + 5
         stages.run(base, f"1-2/{total}", beside=recording)
         for number, stage in enumerate(steps, 3):

@@ -452,6 +452,34 @@ def test_a_log_given_twice_counts_once(tmp_path):
     assert set(metrics["cut"]) == {"copy"}
 
 
+@pytest.mark.parametrize(
+    ("hours", "seed", "dropped"),
+    [
+        (5.5, 0, 800),  # a log from India, taken for one in UTC
+        (-9.25, 0, 800),
+        (5.51, 0, 0),  # no two zones are so far apart
+        (48.0, 0, 0),
+        (5.5, 1, 0),  # another log
+    ],
+)
+def test_a_log_read_in_two_time_zones_counts_once(hours, seed, dropped, tmp_path):
+    for name, start, states in (
+        ("here", START, swinging(900)),
+        ("there", START + 3600 * hours, swinging(800, seed)),
+    ):
+        lines = ["timestamp,cpu_temp_c,humidity_pct"]
+        lines += [
+            f"{start + 10 * i:.3f},{50 + 20 * w:.2f},{50 + 20 * s:.2f}"
+            for i, (w, _, s, _) in enumerate(states.tolist())
+        ]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines))
+    build(tmp_path / "out", [str(tmp_path / "here.csv"), str(tmp_path / "there.csv")], SMOKE)
+    found = artifact.read_metrics(tmp_path / "out")["dropped"]
+    reason = "state held by an earlier source in another time zone"
+    assert found.get(reason, 0) == dropped
+    assert not found.get("state held by an earlier source")
+
+
 def test_real_logs(shared_data, tmp_path):
     names = ("astropi_ground_2015", "astropi_iss_mk2_ir", "piweather_sensehat.raw_order")
     build(tmp_path / "out", [str(shared_data / f"{name}.csv.gz") for name in names], SMOKE)

@@ -1,5 +1,6 @@
 """The process beside the builder: what it gives back, how it fails, and that it never outlives its use."""
 
+import contextlib
 import errno
 import json
 import multiprocessing
@@ -19,8 +20,10 @@ from dataset_builder.build import build
 from dataset_builder.composing import Composition
 from dataset_builder.configuration import NATIVE, DatasetSettings
 from dataset_builder.legacy import legacy_columns
+from dataset_builder.teaching import converging
 from dataset_builder.writing import LegacyWriter
 from eisv_lumen.errors import ResourceError, SourceError
+from eisv_lumen.rules import Rules
 from tests.test_dataset_builder import write_database
 
 SETTINGS = DatasetSettings(scales=(NATIVE,))
@@ -151,11 +154,36 @@ def test_a_build_that_fails_on_either_side_leaves_nothing(owner, name, does, err
     assert not multiprocessing.active_children()
 
 
+def test_rules_learn_beside_and_are_the_same():
+    with converging(977) as rules:
+        beside = rules()
+    here, updates = Rules.converged(977)
+    assert np.array_equal(beside.weights, here.weights) and np.array_equal(beside.updates, updates)
+    with converging(977) as again:
+        assert np.array_equal(again().weights, here.weights) and again() is not again()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_rules_that_nobody_asks_for_are_given_up(fails, monkeypatch):
+    monkeypatch.setattr(Rules, "converged", lambda seed: time.sleep(600))
+    with pytest.raises(KeyError) if fails else contextlib.nullcontext(), converging(978):
+        assert multiprocessing.active_children()
+        if fails:
+            raise KeyError
+    assert not multiprocessing.active_children()
+
+
+def test_rules_learn_before_arrow_is_imported():
+    program = "import sys\nimport dataset_builder.build\nassert 'pyarrow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_the_command_does_without_pandas_and_leaves_it_usable(tmp_path):
     write_database(tmp_path / "anima.db", n=400)
     program = (
         "import sys\nfrom dataset_builder import build\nbuild.main()\nassert 'pandas' not in sys.modules\n"
-        "import pyarrow\nassert pyarrow.table({'a': [1, 2]}).to_pandas().a.sum() == 3"
+        "import pyarrow\nassert pyarrow.default_memory_pool().backend_name == 'system'\n"
+        "assert pyarrow.table({'a': [1, 2]}).to_pandas().a.sum() == 3"
     )
     place = ["--source", str(tmp_path / "anima.db"), "--out", str(tmp_path / "out")]
     subprocess.run([sys.executable, "-c", program, *place], check=True, capture_output=True)

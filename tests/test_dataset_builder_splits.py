@@ -68,9 +68,12 @@ def test_batches_classified_together_keep_their_labels(tmp_path):
     cut = list(enumerate(batches(Scale("native", series.step, series), whole(series), made)))
     assert len(cut) > 40 and sum(len(batch) for _, batch in cut) > 2 * 4096
     found = list(with_shapes(iter(cut)))
-    assert [(number, batch) for number, batch, _ in found] == cut
-    for _, batch, shapes in found:
-        np.testing.assert_array_equal(shapes, classify(batch.windows()))
+    assert [(number, batch) for number, batch, *_ in found] == cut
+    for _, batch, windows, shapes in found:
+        own = batch.windows()
+        np.testing.assert_array_equal(windows.states, own.states)
+        np.testing.assert_array_equal(windows.times, own.times)
+        np.testing.assert_array_equal(shapes, classify(own))
     assert len(np.unique(np.concatenate([shapes for *_, shapes in found]))) > 2
     assert list(with_shapes(iter([]))) == []
 

@@ -43,7 +43,7 @@ def parse_only(monkeypatch):
 
 def stages_of(path: Path, out: Path) -> list[Stage]:
     recipe, hub = Recipe.read(path), Hub("http://127.0.0.1:9", "hf_x", local=True)
-    return building(recipe, out, [Path("my.csv")], "UTC") + publishing(recipe, out, hub, "0.1.0")
+    return building(recipe, out, [Path("my.csv")], [], "UTC") + publishing(recipe, out, hub, "0.1.0")
 
 
 def named_in(stages: list[Stage], option: str) -> set[str]:

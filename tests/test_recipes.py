@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from eisv_lumen.hub_client import client
 from hub.local import start
 from recipes.configuration import LocalHub, Recipe
 from recipes.local_hub import open_hub
+from recipes.plan import building
 from recipes.readme import README, filled
 from recipes.stages import Stage, StageError, Stages
 from recipes.version import next_version
@@ -154,6 +156,30 @@ def test_a_missing_source_leaves_with_two_and_writes_nothing(tmp_path):
     assert done.returncode == 2
     assert "found: no file" in done.stderr and "next:" in done.stderr
     assert not out.exists()
+
+
+def test_a_mapping_that_cannot_be_read_leaves_before_anything_is_trained(tmp_path):
+    (tmp_path / "my log.csv").write_text("timestamp,x\n1,2\n")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "recipes.run", "--out", tmp_path / "out"),
+            *("--source", tmp_path / "my log.csv", "--mapping", f"my-log={tmp_path / 'gone.yaml'}"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "found: gone.yaml: No such file" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_sources_and_mappings_reach_the_builder():
+    stages = building(
+        Recipe.read(DEMO), Path("out"), [Path("my log.csv"), Path("b.db")], ["my-log=a.yaml"], "UTC"
+    )
+    (command,) = (list(map(str, stage.command)) for stage in stages if stage.name == "dataset")
+    given = [pair for pair in pairwise(command) if pair[0] in ("--source", "--mapping")]
+    assert given[-3:] == [("--source", "my log.csv"), ("--source", "b.db"), ("--mapping", "my-log=a.yaml")]
 
 
 def run_recipe(tmp_path: Path, *arguments: str, **hub: object) -> subprocess.CompletedProcess[str]:
