@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -140,8 +141,18 @@ class SigningKey:
         """The short name of the key, see `key_id`."""
         return key_id(self.public)
 
-    def appears_in(self, content: bytes) -> bool:
-        """Whether bytes to be published hold this private key, raw, in base64, in hex or as PEM."""
+    def appears_in(self, content: bytes, *, written: bool = True) -> bool:
+        """Whether bytes to be published hold this private key, raw, in base64, in hex or as PEM.
+
+        Args:
+            content: The bytes.
+            written: False where they hold no 40 characters of base64 in a row, and so only the raw key.
+        """
+        raw, *texts = self._forms
+        return raw in content or (written and any(form in content for form in texts))
+
+    @cached_property
+    def _forms(self) -> tuple[bytes, ...]:
         from cryptography.hazmat.primitives import serialization
 
         raw = self._private.private_bytes_raw()
@@ -149,8 +160,7 @@ class SigningKey:
             serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         # A PEM file is the DER form in base64; its last bytes are the key's.
-        forms = (raw, raw.hex().encode(), base64.b64encode(raw)[:42], base64.b64encode(der)[-40:])
-        return any(form in content for form in forms)
+        return raw, raw.hex().encode(), base64.b64encode(raw)[:42], base64.b64encode(der)[-40:]
 
     def sign(self, document: bytes, purpose: str) -> dict[str, Any]:
         """The signature document that `TrustedKeys.check` reads."""

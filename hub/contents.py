@@ -2,15 +2,21 @@
 
 import hashlib
 import io
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from eisv_lumen.errors import ArtifactError
 
 _BLOCK = 1 << 20
+SMALL = 10 << 20
+"""Bytes up to which a file may travel within a commit itself, where the Hub compares nothing."""
+
+_KEPT = 64 << 20
+"""Bytes of a folder's small files that are kept in memory from their validation until they are sent."""
 
 
 @dataclass(frozen=True)
@@ -29,32 +35,40 @@ class LocalFile:
         sha256: Of its bytes.
         size: In bytes.
         source: Where it lies, or the bytes themselves.
+        kept: The bytes of a file, where they were kept, and what its folder said of it when they were read.
     """
 
     sha256: str
     size: int
     source: Path | bytes
+    kept: tuple[bytes, os.stat_result] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def of(cls, source: Path | bytes, sha256: str | None = None) -> Self:
+    def of(cls, source: Path | bytes, room: int = 0) -> Self:
         """Describe a file, or bytes.
 
         Args:
             source: Where it lies, or the bytes.
-            sha256: Of them, where that is known already.
+            room: Bytes up to which a file is kept in memory.
 
         Raises:
             ArtifactError: The file is unreadable.
         """
+        if isinstance(source, bytes):
+            return cls(hashlib.sha256(source).hexdigest(), len(source), source)
         try:
-            size = len(source) if isinstance(source, bytes) else source.stat().st_size
-            return cls(sha256 or _digest(source, hashlib.sha256()), size, source)
+            with source.open("rb", buffering=0) as file:
+                stamp = os.fstat(file.fileno())
+                if stamp.st_size > min(room, SMALL):
+                    return cls(_digest(file, hashlib.sha256()), stamp.st_size, source)
+                content = file.readall()
         except OSError as error:
             raise ArtifactError(
                 found=f"{source!r}: {error.strerror}",
                 expected="a file that can be read",
                 next="build the folder again",
             ) from error
+        return cls(hashlib.sha256(content).hexdigest(), len(content), source, (content, stamp))
 
     @cached_property
     def git_sha1(self) -> str:
@@ -64,8 +78,9 @@ class LocalFile:
             ArtifactError: They are no longer the bytes that were hashed first.
         """
         as_git = hashlib.sha1(f"blob {self.size}\0".encode(), usedforsecurity=False)
-        if _digest(self.source, hashlib.sha256(), as_git) != self.sha256:
-            raise self._changed()
+        with self.open() as file:
+            if _digest(file, hashlib.sha256(), as_git) != self.sha256:
+                raise self._changed()
         return as_git.hexdigest()
 
     def same(self, remote: Content) -> bool:
@@ -73,23 +88,35 @@ class LocalFile:
         return self.sha256 == remote.sha256 if remote.sha256 else self.git_sha1 == remote.git_sha1
 
     def read(self) -> bytes:
-        """Its bytes.
+        """Its bytes, the very ones that were hashed first.
 
         Raises:
-            ArtifactError: They are no longer the bytes that were hashed first.
+            ArtifactError: Those of the file are others by now.
         """
         if isinstance(self.source, bytes):
             return self.source
-        content = self.source.read_bytes()
-        if _digest(content, hashlib.sha256()) != self.sha256:
+        try:
+            if self.kept is not None:
+                content, stamp = self.kept
+                same = _stamp(self.source.stat()) == _stamp(stamp)
+            else:
+                content = self.source.read_bytes()
+                same = hashlib.sha256(content).hexdigest() == self.sha256
+        except OSError:
+            raise self._changed() from None
+        if not same:
             raise self._changed()
         return content
 
+    def open(self) -> BinaryIO:
+        """Its bytes as a stream; those of a file that is not kept as they are now."""
+        if isinstance(self.source, bytes):
+            return io.BytesIO(self.source)
+        return self.source.open("rb") if self.kept is None else io.BytesIO(self.kept[0])
+
     def head(self, size: int) -> bytes:
         """Its first bytes."""
-        if isinstance(self.source, bytes):
-            return self.source[:size]
-        with self.source.open("rb") as file:
+        with self.open() as file:
             return file.read(size)
 
     def _changed(self) -> ArtifactError:
@@ -127,18 +154,17 @@ class Difference:
         return [f"{mark} {path}" for mark, paths in marked for path in paths]
 
 
-def folder_files(folder: Path, known: Mapping[str, Mapping[str, Any]]) -> dict[str, LocalFile]:
-    """Every file of a folder by its path in the repository.
+def folder_files(folder: Path) -> dict[str, LocalFile]:
+    """Every file of a folder by its path in the repository; most small ones are kept in memory.
 
-    Args:
-        folder: The folder.
-        known: `{path: {sha256}}` of files whose hashes have been verified already.
+    Raises:
+        ArtifactError: A file is unreadable.
     """
-    return {
-        name: LocalFile.of(path, known[name]["sha256"] if name in known else None)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and (name := path.relative_to(folder).as_posix())
-    }
+    files, room = dict[str, LocalFile](), _KEPT
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        file = files[path.relative_to(folder).as_posix()] = LocalFile.of(path, room)
+        room -= file.size if file.kept else 0
+    return files
 
 
 def compare(local: Mapping[str, LocalFile], remote: Mapping[str, Content]) -> Difference:
@@ -150,10 +176,14 @@ def compare(local: Mapping[str, LocalFile], remote: Mapping[str, Content]) -> Di
     )
 
 
-def _digest(source: Path | bytes, *algorithms: Any) -> str:
+def _digest(file: BinaryIO | io.FileIO, *algorithms: Any) -> str:
     """The first algorithm's result; all of them are given the bytes."""
-    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-        while block := file.read(_BLOCK):
-            for algorithm in algorithms:
-                algorithm.update(block)
+    while block := file.read(_BLOCK):
+        for algorithm in algorithms:
+            algorithm.update(block)
     return str(algorithms[0].hexdigest())
+
+
+def _stamp(found: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is written to, or another takes its place; not when it gets one more name."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

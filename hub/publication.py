@@ -21,9 +21,10 @@ from hub.publish import ORDER, STATES, Published, Publisher
 from hub.remote import Reader
 from hub.retry import Asking, Patience
 from hub.rollout import change_share
+from hub.secrets import Secrets
 from hub.settings import ReleaseSettings
 from hub.transport import limit_silence
-from hub.validation import Secrets, validate
+from hub.validation import validate
 
 RECORD = "record.json"
 WORKERS = 5
@@ -88,19 +89,17 @@ def publish_release(
         return board.write(f"Roll {version} out to {rollout:g}", change)[1]
 
     with Workers(workers) as threads:
+        # Read once: what is validated is what is sent, and what changes afterwards is refused.
+        read = threads.begin(lambda role: folder_files(folders[role]), repo_ids)
         # The Hub looks up what it has while the folders are read.
-        reading = threads.begin(lambda role: reader.remote(repo_ids[role], ROLES[role]), repo_ids)
-        # Hashed before they are validated: what changes afterwards is refused when it is sent.
-        files = {
-            role: folder_files(folders[role], artifact.Manifest.read(folders[role]).files)
-            for role in repo_ids
-        }
-        manifests = validate(folders, own_base, key, token, *more_keys, workers=threads)
+        looked_up = threads.begin(lambda role: reader.remote(repo_ids[role], ROLES[role]), repo_ids)
+        files = dict(zip(repo_ids, read(), strict=True))
+        manifests = validate(folders, own_base, key, token, *more_keys, files=files, workers=threads)
         print(
             f"validated {len(folders)} folders: complete, gates passed, cards present, no secrets", flush=True
         )
         at("validated")
-        remotes = dict(zip(repo_ids, reading(), strict=True))
+        remotes = dict(zip(repo_ids, looked_up(), strict=True))
         plans = plan_release(planner, repo_ids, files, remotes, threads)
         _check_key(board, plans["student"], key)
         asked = agree if not _stands(plans) else None

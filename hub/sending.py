@@ -6,11 +6,9 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd
 from huggingface_hub.lfs import UploadInfo
 
-from hub.contents import LocalFile
+from hub.contents import SMALL, LocalFile
 
 _SAMPLE = 512
-_SMALL = 10 << 20
-"""Bytes up to which a file may travel within the commit itself, where the Hub compares nothing."""
 
 
 class _Hashed(CommitOperationAdd):
@@ -35,7 +33,7 @@ def additions(files: Mapping[str, LocalFile], names: Iterable[str]) -> list[Comm
 
 
 def _addition(name: str, file: LocalFile) -> CommitOperationAdd:
-    large = isinstance(file.source, Path) and file.size > _SMALL
+    large = isinstance(file.source, Path) and file.size > SMALL
     operation = _Hashed(name, str(file.source) if large else file.read())
     operation.upload_info = UploadInfo(
         size=file.size, sha256=bytes.fromhex(file.sha256), sample=file.head(_SAMPLE)

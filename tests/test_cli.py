@@ -14,7 +14,7 @@ from eisv_lumen import __version__, cli
 from eisv_lumen.device import slots
 from eisv_lumen.device.current import Current
 from eisv_lumen.device.home import Home
-from eisv_lumen.device.probation import read_counts
+from eisv_lumen.device.starts import Starts
 from eisv_lumen.errors import SourceError
 from eisv_lumen.signing import SigningKey, TrustedKeys, write_trusted
 from tests.release_artifacts import small_student
@@ -123,8 +123,8 @@ def test_a_machine_that_cannot_listen_convicts_no_release(tmp_path, student, mon
         with pytest.raises(SystemExit) as left:
             cli.main()
         assert left.value.code == 2
-    counts = read_counts(home)
-    assert counts and counts.lost_starts == 0
+    starts = Starts.read(home)
+    assert starts and starts.counted == starts and starts.crashed + starts.lost == 0
     assert Current.read(home).speaks is not None
 
 

@@ -3,18 +3,19 @@
 import multiprocessing
 import os
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi
 
-from eisv_lumen.device import attempts, slots, updater
+from eisv_lumen.device import attempts, pauses, selftest, slots, updater
 from eisv_lumen.device.home import Home
 from eisv_lumen.device.knowledge import STATE, Knowledge
-from eisv_lumen.device.selftest import SelfTest, UnansweredError
+from eisv_lumen.device.selftest import KilledError, SelfTest, TimedOutError, UnansweredError, run_selftest
 from eisv_lumen.device.status import lines, status
 from eisv_lumen.device.updater import Updater
-from eisv_lumen.errors import ResourceError, VerificationError
+from eisv_lumen.errors import HubError, ResourceError, VerificationError
 from eisv_lumen.signing import SigningKey
 from tests.release_artifacts import Repository
 
@@ -32,6 +33,10 @@ class Bench:
         self.runs += 1
         if self.answer == "crashes":
             raise UnansweredError(found="ended by signal 11", expected="an answer", next="free memory")
+        if self.answer == "takes too long":
+            raise TimedOutError(found="no result after 60 s", expected="an answer", next="free memory")
+        if self.answer == "is killed":
+            raise KilledError(found="ended by signal 9", expected="an answer", next="free memory")
         if self.answer == "has no library":
             raise ResourceError(found="no onnxruntime", expected="it", next="mend it")
         if self.answer == "kills":
@@ -55,6 +60,23 @@ def boot(monkeypatch, tmp_path):
     path.write_text("first")
     monkeypatch.setattr(attempts, "_BOOT", path)
     return path
+
+
+class Clock:
+    """Stands for the machine's."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 2, tzinfo=UTC)
+
+    def pass_by(self, **time: float) -> None:
+        self.now += timedelta(**time)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(pauses, "now", lambda: clock.now)
+    return clock
 
 
 @pytest.fixture
@@ -147,23 +169,123 @@ def test_an_updater_that_is_killed_is_no_crash_of_the_release(home, bench):
     assert Updater(home).pull().version == "0.2.0"
 
 
-def test_but_not_for_ever(home, bench, monkeypatch):
-    monkeypatch.setattr(attempts, "KILLS", 2)
-    bench.answer = "kills"
-    for _ in range(2):
-        killed_pull(home)
+def waits(home: Home, bench: Bench) -> bool:
+    """Whether the new release is to be left alone for now; a pull does so, and says why."""
+    said = [line for line in lines(status(home)) if line.startswith("waits")]
+    if said:
+        before = bench.runs
+        outcome = Updater(home).pull()
+        assert bench.runs == before and "0.2.0 waits" in outcome.note and "tried again after" in said[0]
+    return bool(said)
+
+
+def test_what_is_killed_waits_longer_and_longer_and_is_never_refused(home, bench, clock):
+    bench.answer = "is killed"
+    lengths = []
+    for number in range(12):
+        with pytest.raises(KilledError):
+            Updater(home).pull()
+        hours = 0
+        while number >= 5 and waits(home, bench):
+            clock.pass_by(hours=1)
+            hours += 1
+        lengths.append(hours)
+    assert lengths == [0, 0, 0, 0, 0, 1, 4, 16, 24, 24, 24, 24]
+    assert Knowledge.read(home).refused == {}
+    bench.answer = "passes"
+    assert Updater(home).pull().version == "0.2.0"
+
+
+@pytest.mark.parametrize("how", ["takes too long", "kills"])
+def test_a_release_that_hangs_is_given_up_after_a_day_and_not_within_a_busy_hour(
+    home, bench, boot, clock, how
+):
+    bench.answer = how
+    begun = clock.now
+    for number in range(5):
+        if how == "kills":
+            killed_pull(home)
+            boot.write_text(f"start {number}")
+            attempts.settle(home)
+        else:
+            with pytest.raises((TimedOutError, VerificationError)):
+                Updater(home).pull()
+        while number < 4 and waits(home, bench):
+            clock.pass_by(hours=1)
+    assert clock.now - begun == timedelta(hours=1 + 4 + 16)
+    assert "5 self-tests" in Knowledge.read(home).refused["0.2.0"]
+    bench.answer = "passes"
     assert Updater(home).pull().action == "unchanged" and speaking(home) == "0.1.0"
-    assert "killed" in Knowledge.read(home).refused["0.2.0"]
 
 
-def test_a_release_that_takes_the_machine_down_is_tried_three_times(home, bench, boot):
-    bench.answer = "kills"
-    for number in range(3):
-        killed_pull(home)
-        boot.write_text(f"start {number}")
-    bench.answer = "passes"  # and is not asked any more
-    assert Updater(home).pull().action == "unchanged" and bench.runs == 0
-    assert "the machine went down" in Knowledge.read(home).refused["0.2.0"]
+def times_out_twice(home: Home, bench: Bench) -> None:
+    bench.answer = "takes too long"
+    for _ in range(2):
+        with pytest.raises(TimedOutError):
+            Updater(home).pull()
+
+
+def test_a_wait_keeps_no_other_release_out(home, bench, clock, repository, student):
+    times_out_twice(home, bench)
+    assert waits(home, bench)
+    bench.answer = "passes"
+    repository.publish("0.3.0", student)
+    assert Updater(home).pull().version == "0.3.0"
+    state = home.read(STATE)
+    assert state["attempts"] == state["pauses"] == {}  # what is older is no question any more
+
+
+def test_a_person_need_not_wait(home, bench, clock):
+    times_out_twice(home, bench)
+    bench.answer = "passes"
+    assert waits(home, bench)
+    assert Updater(home).pull(retry=True).version == "0.2.0"
+
+
+def test_a_pin_waits_too_and_a_device_with_nothing_to_go_on_says_so(home, bench, clock, tmp_path, repository):
+    times_out_twice(home, bench)
+    home.update("device.json", pin="0.2.0")
+    assert "pinned to 0.2.0, which waits" in Updater(home).pull().note
+    new = repository.device(tmp_path / "new")
+    new.update("device.json", pin="0.2.0")
+    times_out_twice(new, bench)
+    with pytest.raises(HubError, match=r"0\.2\.0 waits"):
+        Updater(new).pull()
+
+
+@pytest.mark.parametrize("turned", [timedelta(days=-400), timedelta(days=400)])
+def test_a_clock_that_is_set_ends_a_wait(home, bench, clock, turned):
+    times_out_twice(home, bench)
+    assert waits(home, bench)
+    clock.now += turned
+    bench.answer = "passes"
+    assert Updater(home).pull().version == "0.2.0"
+
+
+ENDS = {
+    "raises(signal.SIGSEGV)": UnansweredError,
+    "raises(signal.SIGKILL)": KilledError,
+    "raises(signal.SIGTERM)": KilledError,
+    "[0 for _ in iter(int, 1)]": UnansweredError,
+    "time.sleep(60)": TimedOutError,
+}
+
+
+@pytest.mark.parametrize(("does", "kind"), ENDS.items(), ids=ENDS)
+def test_how_a_selftest_ends_is_told_apart(student, monkeypatch, does, kind):
+    """The real process, whose replay is replaced; the lower limit of processor time ends it."""
+    program = (
+        "import os, signal, sys, time; sys.path.insert(0, sys.argv.pop(1))\n"
+        "from eisv_lumen.device import selftest\n"
+        "raises = lambda number: (signal.signal(number, signal.SIG_DFL) if number != 9 else 0,"
+        " os.kill(os.getpid(), number))\n"
+        f"selftest.SECONDS = 1; selftest._replay = lambda folder: {does}\n"
+        "selftest.main()"
+    )
+    monkeypatch.setattr(selftest, "_START", program.replace("{", "{{").replace("}", "}}"))
+    with pytest.raises(UnansweredError) as ended:
+        run_selftest(student, seconds=1.5 if kind is TimedOutError else 60.0)
+    assert type(ended.value) is kind
 
 
 def test_a_machine_that_does_not_tell_its_starts_counts_no_crash(home, bench, boot):

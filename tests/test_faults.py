@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from huggingface_hub import HfApi
 
@@ -66,6 +67,25 @@ def test_pulls_through_a_failing_network_lose_nothing(tmp_path: Path) -> None:
     assert (found["pulls"]["trials"], found["corruptions"]["trials"], found["seed"]) == (3, 50, 5)
     assert found["pulls"]["losses"] == found["corruptions"]["losses"] == found["releases"]["trials"] == 0
     assert found["pulls"]["by_kind"] and "yanked left" in found["states"]["updater"]
+
+
+def test_nothing_goes_on_when_a_run_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.faults", "--workers", "2", "--minutes", "5"]
+    for name in ("schedules", "kills", "hub-kills", "corruptions"):
+        command += [f"--{name}", "0"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    run = subprocess.Popen(command, cwd=CHECKOUT, env={**os.environ, "TMPDIR": str(tmp_path)}, **quiet)
+    end = time.monotonic() + 120
+    while not list(tmp_path.glob("faults-*/1/siege/diary")) and time.monotonic() < end:
+        time.sleep(0.05)
+    family = psutil.Process(run.pid).children(recursive=True)
+    run.kill()
+    run.wait()
+    _, alive = psutil.wait_procs(family, timeout=60)
+    for process in alive:
+        process.kill()
+    # Two workers, each with a Hub and a publisher of its own, and a device that lives now and then.
+    assert len(family) >= 6 and alive == []
 
 
 def test_releases_through_a_failing_network_lose_nothing(tmp_path: Path) -> None:

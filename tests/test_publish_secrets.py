@@ -1,5 +1,6 @@
 """Tokens and private keys reach no repository, no message and no card."""
 
+import io
 import json
 import re
 
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from eisv_lumen.errors import VerificationError
 from eisv_lumen.signing import SigningKey
-from hub.validation import Secrets, _has_run, validate
+from hub.secrets import Secrets, _has_run
+from hub.validation import validate
 from tests.publishing import KEY, LONG_CARD
 from tests.release_artifacts import REPO_IDS, rebuild
 
@@ -57,7 +59,7 @@ def secrets():
 def test_every_kind_is_found_however_it_is_written(secrets, tmp_path, secret, written):
     (tmp_path / "file.json").write_text(written(secret))
     with pytest.raises(VerificationError) as refused:
-        secrets.check_file(tmp_path / "file.json")
+        secrets.check_stream("file.json", io.BytesIO((tmp_path / "file.json").read_bytes()))
     body = secret.strip().splitlines()[len(secret.strip().splitlines()) // 2]
     assert body not in str(refused.value)
 
@@ -99,11 +101,22 @@ def test_nothing_that_holds_a_secret_shows_it():
 
 
 @given(
-    st.lists(st.one_of(st.binary(max_size=24), st.text("aB9_-/+= ", max_size=24).map(str.encode)), max_size=9)
+    st.lists(
+        st.one_of(st.binary(max_size=24), st.text("aB9_-/+= ", max_size=24).map(str.encode)), max_size=9
+    ),
+    st.integers(0, 40),
+    st.sampled_from([0, 8000]),
 )
-def test_the_quick_look_misses_no_run(parts):
-    content = b"".join(parts)
+def test_the_quick_look_misses_no_run(parts, before, after):
+    content = b"\xff" * before + b"".join(parts) + b"\xff" * after
     assert _has_run(content) == bool(re.search(rb"[A-Za-z0-9_\-/+=\\ ]{20}", content))
+
+
+@pytest.mark.parametrize("offset", range(8))
+@pytest.mark.parametrize("length", [19, 20])
+def test_the_shortest_run_is_seen_wherever_it_lies(offset, length):
+    weights = b"\xff" * 4000
+    assert _has_run(weights + b"\xff" * offset + b"a" * length + weights) == (length == 20)
 
 
 @pytest.mark.parametrize("token", ["short", "hf_" + "a" * 34, "odd:!" * 9])
@@ -113,3 +126,9 @@ def test_a_token_of_any_form_is_found_among_weights(token):
     secrets.check("weights", noise)
     with pytest.raises(VerificationError):
         secrets.check("weights", noise[:50_003] + token.encode() + noise[50_003:])
+
+
+def test_the_raw_key_is_found_among_weights(tmp_path):
+    noise = np.random.default_rng(0).bytes(100_000)
+    with pytest.raises(VerificationError):
+        Secrets((KEY,), None).check("weights", noise + KEY._private.private_bytes_raw() + noise)

@@ -17,6 +17,7 @@ from eisv_lumen import release
 from eisv_lumen.errors import ArtifactError, ConfigurationError, HubError, VerificationError
 from eisv_lumen.hub_client import HubUnreachableError
 from eisv_lumen.signing import TrustedKeys
+from hub import contents
 from hub.publication import ALL_STATES
 from hub.retry import Asking, Backoff, Patience
 from tests.publishing import KEY, LONG_CARD, TYPES, Killed, history, own_names, publish, put, read
@@ -199,6 +200,37 @@ class TestFoldersThatChange:
                     repo, file, revision=commit.commit_id, cache_dir=tmp_path / "seen"
                 )
                 assert secret not in Path(found).read_bytes()
+
+    def test_what_is_sent_is_what_was_searched_though_the_file_looks_untouched(
+        self, api, settings, folders, tmp_path
+    ):
+        name, secret = "data/windows/train.parquet", b"hf_" + 34 * b"A"
+        path = folders["dataset"] / name
+        before, content = path.stat(), path.read_bytes()
+
+        def meddle(state: str) -> None:
+            if state == "validated":
+                path.write_bytes(secret + content[len(secret) :])
+                os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+        publish(api, settings, folders, at=meddle)
+        stands = read(api, settings.repo_id("dataset"), "dataset", name, "v0.1.0", tmp_path)
+        assert stands == content
+
+    def test_files_for_which_no_memory_is_left_are_read_again_and_compared(
+        self, api, settings, folders, monkeypatch
+    ):
+        monkeypatch.setattr(contents, "_KEPT", 0)
+        publish(api, settings, folders)
+        path = folders["dataset"] / "weights.json"
+        rebuild(folders["dataset"], {"weights.json": b"{}"})
+
+        def meddle(state: str) -> None:
+            if state == "validated":
+                path.write_bytes(b"[]")
+
+        with pytest.raises(ArtifactError, match="changed while it was published"):
+            publish(api, settings, folders, "0.2.0", at=meddle)
 
 
 class TestConcurrentWriters:

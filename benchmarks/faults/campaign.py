@@ -1,6 +1,7 @@
 """All trials of a run, shared between workers that each have a Hub, a device and a publisher of their own."""
 
 import multiprocessing
+import os
 import random
 import time
 from collections import Counter
@@ -18,7 +19,7 @@ from benchmarks.faults.device import DeviceWorld
 from benchmarks.faults.hub_kills import hub_kill_trial
 from benchmarks.faults.notice_kills import NoticeWorld
 from benchmarks.faults.outcome import UNDER_KILL, Tally, Trial
-from benchmarks.faults.processes import Kill, random_kill
+from benchmarks.faults.processes import Kill, die_with, random_kill
 from benchmarks.faults.publisher import PublisherWorld
 from benchmarks.faults.schedule import random_schedule
 from benchmarks.faults.service_kills import ServiceWorld
@@ -78,7 +79,8 @@ def run(
     if workers == 1:
         parts = [_work(shares[0])]
     else:
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+        context = multiprocessing.get_context("fork")
+        with ProcessPoolExecutor(workers, context, die_with, (os.getpid(),)) as pool:
             parts = list(pool.map(_work, shares))
     tallies = {name: Tally(name, seed) for name in (*counts, UNDER_KILL)}
     seconds, seen = dict.fromkeys(tallies, 0.0), Counter[str]()

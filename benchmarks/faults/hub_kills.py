@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from benchmarks.faults import publisher, stored
 from benchmarks.faults.outcome import Trial
+from benchmarks.faults.processes import die_with
 from benchmarks.faults.publisher import PublisherWorld
 from hub.local import start
 
@@ -28,8 +29,10 @@ def hub_kill_trial(world: PublisherWorld, generator: random.Random) -> Trial:
 
 
 def _kill_later(pid: int, seconds: float) -> int:
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
+        die_with(parent)
         time.sleep(seconds)
         os.kill(pid, signal.SIGKILL)
         os._exit(0)

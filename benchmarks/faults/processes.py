@@ -1,5 +1,6 @@
 """Processes forked from a warm parent, so that nothing is imported again, and killed like any other."""
 
+import ctypes
 import json
 import os
 import random
@@ -18,6 +19,7 @@ _HUNG_SECONDS = 180.0
 _WRITES = frozenset({"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate"})
 _ACTS = _WRITES | {"socket.connect", "subprocess.Popen", "os.fork", "shutil.rmtree"}
 _SHORT_SLEEP = 0.01
+_LIBC, _PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,17 @@ class At:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def die_with(parent: int) -> None:
+    """Let this process be killed with the one that made it, so that nothing of a killed run goes on.
+
+    Args:
+        parent: The process by which it was forked, in that one's main thread.
+    """
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # gone before it could be told
+        os._exit(1)
+
+
 def forked(work: Callable[[At], Any], kill: Kill | None = None, *, patient: bool = True) -> Ended:
     """Run something in a process of its own to its end, or to its death.
 
@@ -86,9 +99,11 @@ def forked(work: Callable[[At], Any], kill: Kill | None = None, *, patient: bool
     """
     started = time.perf_counter()
     reading, writing = os.pipe()
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
+            die_with(parent)
             os.close(reading)
             _child(work, kill, writing, patient)
         finally:  # whatever happened, this copy of the parent must not go on with the parent's work

@@ -6,6 +6,7 @@ import select
 import signal
 from pathlib import Path
 
+from benchmarks.faults.processes import die_with
 from eisv_lumen.device.selftest import SelfTest, run_selftest
 from eisv_lumen.errors import VerificationError
 from eisv_lumen.layouts import STUDENT
@@ -24,9 +25,11 @@ def forked_selftest(folder: Path) -> SelfTest:
         VerificationError: The outputs differ, or the graph cannot be opened.
     """
     reading, writing = os.pipe()
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
+            die_with(parent)
             # Neither the updater's lock nor its pipe to the harness may live on here; a program started anew
             # has not got them.
             os.dup2(writing, 3)

@@ -20,8 +20,9 @@ from eisv_lumen.device.current import CURRENT, Current
 from eisv_lumen.device.home import Home
 from eisv_lumen.device.journal import Journal
 from eisv_lumen.device.knowledge import STATE, Knowledge
-from eisv_lumen.device.probation import COUNTS, Probation, read_counts
+from eisv_lumen.device.probation import Probation, read_counts
 from eisv_lumen.device.service import Service, open_voice
+from eisv_lumen.device.starts import Starts
 from eisv_lumen.device.updater import Updater
 from eisv_lumen.errors import LumenError
 from eisv_lumen.notices import Notices
@@ -35,7 +36,7 @@ _EXPRESSIONS = 8
 """Said in one life, if nothing kills it: more than a verdict needs."""
 
 _MOST_KILLS = 2
-"""In a row; with a third, the start after it would rightly convict the release."""
+"""In a row; a third one may also fall while the model is opened or asked, which convicts the release."""
 
 
 @dataclass(frozen=True)
@@ -263,4 +264,6 @@ def _yanked(home: Home) -> None:
 
 
 def _lost_starts(home: Home) -> None:
-    home.write(COUNTS, {"trial": Current.read(home).trial, "lost_starts": _LIMITS.starts})
+    starts = Starts.read(home)
+    assert starts is not None
+    replace(starts, crashed=_LIMITS.starts).write(home)

@@ -142,7 +142,8 @@ class Siege:
         warned = [entry["line"] for entry in told if entry["what"] == "warned"]
         self.seen["probations passed"] += sum("probation passed" in line for line in warned)
         for version in memory["refused"].keys() - self._known["refused"].keys():
-            self.seen[f"{kinds[version]}, refused"] += 1
+            sound = f": {memory['refused'][version]}" if kinds[version] in FINE else ""
+            self.seen[f"{kinds[version]}, refused{sound}"] += 1
 
 
 def under_kill(siege: Siege, generator: random.Random) -> Trial:

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from huggingface_hub import HfApi
 
+from benchmarks.faults.processes import die_with
 from eisv_lumen.release import Release
 from eisv_lumen.signing import SigningKey, TrustedKeys
 from hub.local import LocalHub
@@ -73,19 +74,19 @@ class Stream:
 
     def start(self, generator: random.Random) -> None:
         """Begin to publish in a process of its own, which ends with this one's `stop`."""
+        parent = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
-            code = 1
             try:
+                die_with(parent)
                 quiet = os.open(os.devnull, os.O_RDWR)
                 os.dup2(quiet, 1)
                 os.dup2(quiet, 2)
-                while os.getppid() != 1:
+                while True:
                     self.publish(generator.choice(_KINDS), generator)
                     time.sleep(generator.uniform(*_PAUSE))
-                code = 0
             finally:
-                os._exit(code)
+                os._exit(1)
 
     def stop(self) -> bool:
         """End it, between two requests or in the middle of one; False where it had ended by itself."""

@@ -1,10 +1,15 @@
 """How often a release's self-test came to no end: one that takes its test down is not tried for ever.
 
-A test that crashed or took too long, or during which the machine itself went down, counts against the
-release, though each alone proves nothing: short memory, a busy processor and a power cut look the same. Three
-of them refuse it. An updater that was killed while the machine went on is hardly the release's doing: a
-person or a service manager did it, and only a great many of these in a row refuse it. A test that ends, well
-or badly, settles the matter; `pull --retry` forgets it.
+What a test that ends says, settles the matter. What one says that does not end depends on whose doing it was:
+
+- It crashed: that is an answer, too. Three of them refuse the release.
+- It took too long, or the machine went down: a busy processor and a power cut look like that as well. From
+  the second time on the release waits before it is tried again (see `pauses`), and only what goes on so for
+  most of a day is refused.
+- It was killed, or the updater was: a person, a service manager or short memory did it. However often, that
+  refuses nothing; after some in a row the release waits.
+
+`pull --retry` forgets all of it.
 """
 
 from collections.abc import Callable
@@ -13,22 +18,27 @@ from pathlib import Path
 from typing import Any
 
 from eisv_lumen.device.home import Home
-from eisv_lumen.device.knowledge import STATE, with_refusal
-from eisv_lumen.device.selftest import SelfTest, UnansweredError
+from eisv_lumen.device.knowledge import STATE, State, with_refusal
+from eisv_lumen.device.pauses import PAUSES, with_pause
+from eisv_lumen.device.selftest import KilledError, SelfTest, TimedOutError, UnansweredError
 from eisv_lumen.errors import VerificationError
+from eisv_lumen.versions import Version
 
 CRASHES = 3
-"""Tests without an answer after which a release is refused."""
+"""Crashed tests after which a release is refused."""
 
-KILLS = 20
-"""Updaters killed during the test, the machine going on, after which it is refused."""
+STALLS = 5
+"""Tests that took too long, or with which the machine went down, after which it is refused; with the waits
+between them they span most of a day."""
+
+FREE = {"stalls": 1, "kills": 5}
+"""How many of them the next pull tries again; after each further one the release waits."""
 
 TESTING, ATTEMPTS = "testing", "attempts"
-FORGOTTEN: dict[str, Any] = {TESTING: None, ATTEMPTS: {}}
+FORGOTTEN: dict[str, Any] = {TESTING: None, ATTEMPTS: {}, PAUSES: {}}
 """Values of `state.json` as if nothing had ever been tested."""
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
-State = dict[str, Any]
 
 
 def tested(home: Home, version: str, test: Callable[[], SelfTest], at: Callable[[str], None]) -> SelfTest:
@@ -41,8 +51,8 @@ def tested(home: Home, version: str, test: Callable[[], SelfTest], at: Callable[
         at: Told of `testing`, when it is on record that the test is about to begin.
 
     Raises:
-        VerificationError: It failed, or gave no answer too often; the release is refused from now on.
-        ResourceError: It gave no answer, or cannot be run here.
+        VerificationError: It failed, or came to no end too often; the release is refused from now on.
+        ResourceError: It came to no end, or cannot be run here.
     """
     home.update(STATE, **{TESTING: {"version": version, "boot": _boot()}})
     at("testing")
@@ -54,15 +64,16 @@ def tested(home: Home, version: str, test: Callable[[], SelfTest], at: Callable[
         raise
     except UnansweredError as error:
         why = error.found
-        if _change(home, lambda state: _counted(state, version, "crashes", why)):
+        kind = _kind(error)
+        if _change(home, lambda state: _counted(state, version, kind, why)):
             raise VerificationError(
-                found=why, expected=f"an answer in one of {CRASHES} attempts", next=error.next
+                found=why, expected=f"an answer in one of {_LIMITS[kind]} attempts", next=error.next
             ) from None
         raise
     except BaseException:
         _change(home, lambda state: {**state, TESTING: None})
         raise
-    _change(home, lambda state: _settled(state, version))
+    _change(home, lambda state: _passed(state, version))
     return measured
 
 
@@ -75,15 +86,31 @@ def settle(home: Home) -> None:
     if boot == _boot():
         _change(home, lambda state: _counted(state, version, "kills", "the updater was killed during it"))
     else:
-        _change(home, lambda state: _counted(state, version, "crashes", "the machine went down during it"))
+        _change(home, lambda state: _counted(state, version, "stalls", "the machine went down during it"))
 
 
 def described(state: State) -> list[str]:
-    """The releases whose test has given no answer yet, in one line each."""
+    """The releases whose test has come to no end yet, in one line each."""
     return [
-        f"{version}: crashed in {entry.get('crashes', 0)} of {CRASHES} self-tests ({entry['last']})"
+        f"{version}: {'; '.join(_words(kind, entry[kind]) for kind in _WORDS if entry.get(kind))} "
+        f"({entry['last']})"
         for version, entry in state.get(ATTEMPTS, {}).items()
     ]
+
+
+_LIMITS = {"crashes": CRASHES, "stalls": STALLS}
+_WORDS = {"crashes": "crashed in", "stalls": "came to no end in", "kills": "was killed in"}
+
+
+def _words(kind: str, times: int) -> str:
+    most = f" of {_LIMITS[kind]}" if kind in _LIMITS else ""
+    return f"{_WORDS[kind]} {times}{most} self-tests"
+
+
+def _kind(error: UnansweredError) -> str:
+    if isinstance(error, KilledError):
+        return "kills"
+    return "stalls" if isinstance(error, TimedOutError) else "crashes"
 
 
 def _change(home: Home, change: Callable[[State], State]) -> bool:
@@ -100,13 +127,26 @@ def _settled(state: State, version: str) -> State:
     return {**state, TESTING: None, ATTEMPTS: attempts}
 
 
+def _passed(state: State, version: str) -> State:
+    """What is older than a release that passed is not tried any more."""
+    state, least = _settled(state, version), Version.parse(version)
+    for name in (ATTEMPTS, PAUSES):
+        newer = {
+            known: entry for known, entry in state.get(name, {}).items() if Version.parse(known) >= least
+        }
+        state = {**state, name: newer}
+    return state
+
+
 def _counted(state: State, version: str, kind: str, why: str) -> State:
     known = state.get(ATTEMPTS, {}).get(version, {})
     entry = {**known, kind: known.get(kind, 0) + 1, "last": why}
-    crashes, kills = entry.get("crashes", 0), entry.get("kills", 0)
-    if crashes >= CRASHES or kills >= KILLS:
-        times = crashes if crashes >= CRASHES else kills
-        return with_refusal(_settled(state, version), version, f"no answer in {times} self-tests; {why}")
+    if entry[kind] >= _LIMITS.get(kind, entry[kind] + 1):
+        return with_refusal(
+            _settled(state, version), version, f"no answer in {entry[kind]} self-tests; {why}"
+        )
+    if entry[kind] > FREE.get(kind, CRASHES):
+        state = with_pause(state, version, f"its self-test came to no end: {why}")
     return {**state, TESTING: None, ATTEMPTS: {**state.get(ATTEMPTS, {}), version: entry}}
 
 

@@ -7,11 +7,13 @@ from typing import Any, Self
 
 from eisv_lumen.device.current import Entry
 from eisv_lumen.device.home import Home
+from eisv_lumen.device.pauses import waiting
 from eisv_lumen.errors import ConfigurationError, VerificationError
 from eisv_lumen.notices import Notices
 from eisv_lumen.versions import Version
 
 STATE = "state.json"
+State = dict[str, Any]
 _FLOOR = "0.0.0"
 
 
@@ -22,6 +24,7 @@ class Knowledge:
     Attributes:
         installed: Versions that have been installed here, outside the slots: no older one is taken unasked.
         refused: Why a version is not installed again.
+        waiting: Why, and until when, a version is not tried at present; see `pauses`.
         minimum_version: Oldest version that any release seen here allows.
         notices: What was last believed of the repository's notices.
         notices_commit: The commit of their branch at which all of it was checked.
@@ -31,6 +34,7 @@ class Knowledge:
 
     installed: tuple[str, ...] = ()
     refused: dict[str, str] = field(default_factory=dict)
+    waiting: dict[str, str] = field(default_factory=dict)
     minimum_version: str = _FLOOR
     notices: Notices = field(default_factory=lambda: Notices.empty(""))
     notices_commit: str | None = None
@@ -57,6 +61,7 @@ class Knowledge:
             knowledge = cls(
                 tuple(str(Version.parse(version)) for version in installed),
                 dict(values.get("refused", {})),
+                waiting(values),
                 str(Version.parse(values.get("minimum_version", _FLOOR))),
                 Notices(**notices) if notices else Notices.empty(values.get("repo_id", "")),
                 values.get("notices_commit"),
@@ -111,13 +116,18 @@ class Knowledge:
 
 def refuse(home: Home, version: str, why: str, repo_id: str | None = None) -> None:
     """Remember that a version of a repository, or of the one that is followed now, is not installed again."""
+    remember(home, repo_id, lambda state: with_refusal(state, version, why))
+
+
+def remember(home: Home, repo_id: str | None, change: Callable[[State], State]) -> None:
+    """Change what is remembered of a repository, or of the one that is followed now, in one step."""
     with home.changing():
         state = home.read(STATE)
         if _is_of(state, repo_id):
-            home.write(STATE, with_refusal(state, version, why))
+            home.write(STATE, change(state))
         else:
             others = state.get("others", {})
-            other = with_refusal(others.get(repo_id, {"repo_id": repo_id}), version, why)
+            other = change(others.get(repo_id, {"repo_id": repo_id}))
             home.write(STATE, {**state, "others": {**others, repo_id: other}})
 
 
@@ -126,10 +136,10 @@ def judged(home: Home) -> Callable[[Entry], str | None]:
     return lambda entry: Knowledge.read(home, entry.repo_id).unwanted(entry.version)
 
 
-def _is_of(state: dict[str, Any], repo_id: str | None) -> bool:
+def _is_of(state: State, repo_id: str | None) -> bool:
     return repo_id is None or state.get("repo_id") in (None, repo_id)
 
 
-def with_refusal(state: dict[str, Any], version: str, why: str) -> dict[str, Any]:
+def with_refusal(state: State, version: str, why: str) -> State:
     """What is remembered of a repository, with one more version refused."""
     return {**state, "refused": {**state.get("refused", {}), version: why}}

@@ -2,6 +2,9 @@
 
 The service counts; the verdict needs nothing but this machine. `probation.json` holds the counts of one
 probation, so that they outlive a restart; it names that probation, and counts of another one are void.
+
+Starts that never come to speak (see `starts`) are watched for ever: a release that was kept may still meet
+what it cannot stand, and the service would be started again and again without a word.
 """
 
 import math
@@ -13,9 +16,11 @@ from eisv_lumen.device import slots
 from eisv_lumen.device.awareness import MODEL, Spoken
 from eisv_lumen.device.current import Current, Entry
 from eisv_lumen.device.home import Home
-from eisv_lumen.device.knowledge import Knowledge, judged, refuse
+from eisv_lumen.device.knowledge import Knowledge, judged, refuse, remember
 from eisv_lumen.device.memory import resident_mb
+from eisv_lumen.device.pauses import with_pause, without_pause
 from eisv_lumen.device.settings import Limits
+from eisv_lumen.device.starts import LOST, WAITING, WITH_MODEL, Starts
 from eisv_lumen.errors import LumenError
 
 COUNTS = "probation.json"
@@ -27,7 +32,6 @@ class Counts:
 
     Attributes:
         trial: Name of the probation.
-        lost_starts: Starts of the service that never came to a first expression; one under way counts.
         expressions: Expressions said.
         by_model: Those of them that the model spoke.
         failures: Times that the model gave no answer.
@@ -37,7 +41,6 @@ class Counts:
     """
 
     trial: str
-    lost_starts: int = 0
     expressions: int = 0
     by_model: int = 0
     failures: int = 0
@@ -60,8 +63,6 @@ class Counts:
 
     def broken(self, limits: Limits) -> str | None:
         """Which limit has been broken for good; None: none so far."""
-        if self.lost_starts > limits.starts:
-            return f"{limits.starts} starts never came to a first expression"
         if self.failures >= limits.failures:
             return f"the model failed {self.failures} times in {self.expressions} expressions"
         if self.rss_mb > limits.rss_mb:
@@ -99,27 +100,41 @@ class Probation:
         self.home, self.warn, self._clock = home, warn, clock
         self.speaks: Entry | None = None
         self._counts: Counts | None = None
-        self._begun = False
+        self._starts: Starts | None = None
         self._heard = clock()
 
     def start(self) -> None:
-        """Before a model is opened: count the start, and leave a release that loses too many.
+        """Before a model is opened: count how the last start ended, and leave a release that loses too many.
 
         A release that takes the process with it when it is opened, or asked, would otherwise do so for ever.
         """
-        self._counts, self._begun, self._heard = None, False, self._clock()
+        self._counts, self._starts, self._heard = None, None, self._clock()
         try:
             line = leave_unwanted(self.home)
             if line is not None:
                 self.warn(line)
-            counts = read_counts(self.home)
-            if counts is not None:
-                self._begun = True
-                self._keep(replace(counts, lost_starts=counts.lost_starts + 1))
-                self._judge()
+            self._judge_starts()
+            self._counts = read_counts(self.home)
+            starts = Starts.read(self.home)
+            self._starts = starts.counted if starts else None
+            self._reached(WITH_MODEL)
         except (LumenError, OSError) as error:
             self._cannot(error)
         self.speaks = Current.read(self.home).speaks
+
+    def opened(self) -> None:
+        """The model is open, and states are waited for."""
+        self._reached(WAITING)
+
+    def asked(self) -> None:
+        """The model is about to be asked; only the first time of a start matters."""
+        self._reached(WITH_MODEL)
+
+    def answered(self) -> None:
+        """It has given an answer, whatever that is worth: this start has not come to nothing."""
+        if self._starts is not None:
+            self._starts = replace(self._starts, crashed=0, lost=0)
+            self.end()
 
     def heard(self, spoken: Spoken) -> None:
         """Count one expression, and judge when it is time."""
@@ -128,53 +143,69 @@ class Probation:
         if self._counts is None:
             return
         try:
-            counts = self._counts.after(spoken, self._limits(), seconds, resident_mb())
-            self._came_to_speak(counts)
+            self._counts = self._counts.after(spoken, self._limits(), seconds, resident_mb())
+            self.home.write(COUNTS, asdict(self._counts))
             self._judge()
         except (LumenError, OSError) as error:
             self._cannot(error)
 
     def end(self) -> None:
         """An orderly end, however early, is no lost start."""
-        if self._counts is None or not self._begun:
+        self._reached(None)
+        self._starts = None
+
+    def _reached(self, stage: str | None) -> None:
+        """Write down where this start is, as long as it has not come to speak."""
+        if self._starts is None:
             return
         try:
-            self._came_to_speak(self._counts)
+            self._starts = replace(self._starts, stage=stage)
+            self._starts.write(self.home)
         except (LumenError, OSError) as error:
             self._cannot(error)
 
-    def _came_to_speak(self, counts: Counts) -> None:
-        """Keep the counts, and take this start back from the lost ones: once, also where writing fails."""
-        counts = replace(counts, lost_starts=counts.lost_starts - self._begun)
-        self._begun = False
-        self._keep(counts)
+    def _judge_starts(self) -> None:
+        """First remember, then go back: a kill between the two is mended by the next start."""
+        starts, current = Starts.read(self.home), Current.read(self.home)
+        if starts is None or current.speaks is None:
+            return
+        counted, most = starts.counted, self._limits().starts
+        if counted.crashed >= most:
+            why = (
+                f"{counted.crashed} starts never came to a first expression: the model took the process down"
+            )
+            self._leave(current, f"failed its probation: {why}" if current.trial else why)
+        elif counted.lost >= LOST:
+            why = f"{counted.lost} starts never came to a first expression"
+            speaks = current.speaks
+            remember(self.home, speaks.repo_id, lambda state: with_pause(state, speaks.version, why))
+            self._go_back(current, why)
 
     def _judge(self) -> None:
-        counts, limits = self._counts, self._limits()
+        counts, limits, current = self._counts, self._limits(), Current.read(self.home)
         if counts is None:
             return
         why = counts.broken(limits)
         if why is not None:
             self._counts = None
-            self._leave(counts, f"failed its probation: {why}")
+            if current.trial == counts.trial:
+                self._leave(current, f"failed its probation: {why}")
         elif counts.complete(limits):
             self._counts = None
-            if slots.keep(self.home, counts.trial):
+            if slots.keep(self.home, counts.trial) and (speaks := current.speaks):
+                remember(self.home, speaks.repo_id, lambda state: without_pause(state, speaks.version))
                 self.warn(f"probation passed after {counts.expressions} expressions")
 
-    def _leave(self, counts: Counts, why: str) -> None:
+    def _leave(self, current: Current, why: str) -> None:
         """First remember, then go back: a kill between the two is mended by the next start or pull."""
-        current = Current.read(self.home)
-        if current.trial != counts.trial or current.speaks is None:
-            return
-        refuse(self.home, current.speaks.version, why, current.speaks.repo_id)
-        now = slots.go_back(self.home, self.home.trusted(), judged(self.home), why, trial=counts.trial)
-        if now is not None:
-            self.warn(f"{current.speaks.version} {why}; back to {describe(now)}")
+        if current.speaks is not None:
+            refuse(self.home, current.speaks.version, why, current.speaks.repo_id)
+            self._go_back(current, why)
 
-    def _keep(self, counts: Counts) -> None:
-        self._counts = counts
-        self.home.write(COUNTS, asdict(counts))
+    def _go_back(self, current: Current, why: str) -> None:
+        now = slots.go_back(self.home, self.home.trusted(), judged(self.home), why, only=current)
+        if now is not None and current.speaks is not None:
+            self.warn(f"{current.speaks.version} {why}; back to {describe(now)}")
 
     def _limits(self) -> Limits:
         try:

@@ -29,8 +29,20 @@ RSS_MB = 200
 _START = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module({!r}, run_name='__main__')"
 
 
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that no library raises: a person sent them, a service manager, or the kernel for want of memory."""
+
+
 class UnansweredError(ResourceError):
-    """A self-test that was killed, crashed or took too long: one alone does not tell whose fault it was."""
+    """A self-test that came to no end: it crashed."""
+
+
+class TimedOutError(UnansweredError):
+    """It took too long: the release's fault, or that of a machine which had other things to do."""
+
+
+class KilledError(UnansweredError):
+    """It was killed from outside."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +67,7 @@ def run_selftest(folder: Path, *, seconds: float = SECONDS, rss_mb: float = RSS_
 
     Raises:
         VerificationError: It failed, took too much memory, or its outputs differ.
-        UnansweredError: It was killed, crashed or took too long. Short memory and a busy processor look like
-            that, so it proves nothing yet.
+        UnansweredError: It was killed, crashed or took too long, which proves nothing yet.
         ResourceError: It cannot be run here: the installation is broken.
     """
     package = Path(__file__).resolve().parents[2]
@@ -64,10 +75,11 @@ def run_selftest(folder: Path, *, seconds: float = SECONDS, rss_mb: float = RSS_
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=_environment())
     except subprocess.TimeoutExpired:
-        raise _unanswered(f"no result after {seconds:g} s") from None
+        raise _unanswered(TimedOutError, f"no result after {seconds:g} s") from None
     if done.returncode < 0:
         number = -done.returncode
-        raise _unanswered(f"ended by signal {number} ({signal.strsignal(number)})")
+        kind = KilledError if number in _FROM_OUTSIDE else UnansweredError
+        raise _unanswered(kind, f"ended by signal {number} ({signal.strsignal(number)})")
     if done.returncode:
         reason = done.stderr.strip().splitlines()
         found = next((line.split("found: ", 1)[1] for line in reason if line.startswith("found: ")), None)
@@ -124,10 +136,12 @@ def _limit_this_process() -> None:
     for kind, limit in (
         (resource.RLIMIT_AS, ADDRESS_SPACE_MB * mib),
         (resource.RLIMIT_DATA, DATA_MB * mib),
-        (resource.RLIMIT_CPU, SECONDS),
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(kind, (limit, limit))
+    # Told apart from a kill: the lower limit ends it as a crash.
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
+    signal.alarm(SECONDS + 5)  # also while it waits for something without using the processor
     # Where memory runs out all the same, this process goes first, and not the one that speaks.
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
@@ -156,11 +170,11 @@ def _failed(found: str, expected: str) -> VerificationError:
     )
 
 
-def _unanswered(found: str) -> UnansweredError:
-    return UnansweredError(
+def _unanswered(kind: type[UnansweredError], found: str) -> UnansweredError:
+    return kind(
         found=f"the student's self-test could not be run to its end: {found}",
         expected="an answer, right or wrong",
-        next="free memory; the next pull tries it again, and eisv-lumen status says how often",
+        next="free memory; a later pull tries it again, and eisv-lumen status says when",
     )
 
 

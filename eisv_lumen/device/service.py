@@ -141,6 +141,7 @@ class Service:
     def run(self, states: Iterator[tuple[float, np.ndarray]], count: int | None = None) -> int:
         """Go on until the stream ends or `count` expressions were said; returns how many were."""
         said = 0
+        self._probation.opened()
         try:
             for moment, state in states:
                 self._buffer.add(moment, state)
@@ -148,7 +149,9 @@ class Service:
                     continue
                 self._take_up_new_release()
                 window = self._buffer.window()
+                self._probation.asked()
                 spoken = self.voice.speak(window)
+                self._probation.answered()
                 self.told(spoken)
                 self._keep(spoken, window)
                 self._probation.heard(spoken)
@@ -182,6 +185,7 @@ class Service:
         self.voice.model = None  # two models at once are too much for a small machine
         self._probation.start()
         self.voice = open_voice(self.home, gate=self.voice.gate, warn=self.warn)
+        self._probation.opened()
 
     def _stamp(self) -> tuple[int, int] | None:
         try:

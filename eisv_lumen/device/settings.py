@@ -19,7 +19,8 @@ class Limits:
         expressions: Expressions after which it is judged, if `seconds` have passed too.
         seconds: Least time of listening before it is judged.
         failures: So many failures of the model to answer end the probation at once.
-        starts: So many starts that never came to a first expression end it too.
+        starts: So many starts in a row that ended while the model was opened or first asked end it too, and
+            after the probation the release is left for as many.
         latency_ms: An expression that takes longer is slow.
         slow_share: Largest share of slow expressions.
         rss_mb: Most resident memory of the service in MiB.

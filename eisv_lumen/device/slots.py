@@ -213,7 +213,7 @@ def go_back(
     trusted: TrustedKeys,
     unwanted: Callable[[Entry], str | None],
     why: str,
-    trial: str | None = None,
+    only: Current | None = None,
 ) -> Current | None:
     """Leave what speaks: for the last good release that is sound and wanted, else for the rules.
 
@@ -224,14 +224,14 @@ def go_back(
         trusted: Keys that may have signed.
         unwanted: Why a release may not speak; None where it may.
         why: Why the release is left.
-        trial: Leave it only while it is on this probation.
+        only: Leave it only while the same speaks as here, on the same probation.
 
     Returns:
         What the file `current` says now; None when another release speaks by now.
     """
     with home.changing():
         now = Current.read(home)
-        if trial is not None and now.trial != trial:
+        if only is not None and (now.speaks, now.trial, now.since) != (only.speaks, only.trial, only.since):
             return None
         left = f"left {now.speaks.version}: {why}" if now.speaks else why
         entry = last_good(home, now, trusted, unwanted)

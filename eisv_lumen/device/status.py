@@ -9,7 +9,9 @@ from eisv_lumen.device import attempts, slots
 from eisv_lumen.device.current import CURRENT, NAMES, Current
 from eisv_lumen.device.home import Home
 from eisv_lumen.device.knowledge import STATE, Knowledge
+from eisv_lumen.device.pauses import waiting
 from eisv_lumen.device.probation import read_counts
+from eisv_lumen.device.starts import Starts
 from eisv_lumen.errors import LumenError
 
 
@@ -23,6 +25,7 @@ def status(home: Home) -> dict[str, Any]:
         "keys_sequence": _told(lambda: home.keys_sequence(home.settings().repo_id)),
         "current": _told(lambda: home.read(CURRENT) or None),
         "probation": _told(lambda: _probation(home)),
+        "starts": _told(lambda: _starts(home)),
         "notices": _told(lambda: asdict(Knowledge.read(home).notices)),
         "memory": _told(lambda: home.read(STATE)),
         "slots": {name: _slot(home, name) for name in NAMES},
@@ -43,6 +46,9 @@ def lines(described: dict[str, Any]) -> list[str]:
         f" (key set {_or_problem(described['keys_sequence'])})",
         f"notices   {described['notices'].get('sequence', '-')}",
     ]
+    starts = described["starts"]
+    if starts and "crashed" in starts:
+        shown.append(f"starts    lost in a row: {starts['crashed']} with the model, {starts['lost']} waiting")
     for name, slot in described["slots"].items():
         detail = slot.get("version") or slot.get("problem") or ""
         shown.append(f"slot {name}    {slot['state']} {slot.get('role') or ''} {detail}".rstrip())
@@ -52,6 +58,7 @@ def lines(described: dict[str, Any]) -> list[str]:
         f"yanked    {version}: {why}" for version, why in described["notices"].get("yanked", {}).items()
     ]
     shown += [f"untested  {line}" for line in attempts.described(memory)]
+    shown += [f"waits     {version}: {why}" for version, why in waiting(memory).items()]
     shown += [f"refused   {version}: {why}" for version, why in memory.get("refused", {}).items()]
     return shown
 
@@ -75,6 +82,12 @@ def _probation(home: Home) -> dict[str, Any] | None:
     if counts is None:
         return None
     return {**asdict(counts), "limits": asdict(home.settings().probation)}
+
+
+def _starts(home: Home) -> dict[str, Any] | None:
+    """Starts that came to nothing; None where the last one did not."""
+    starts = Starts.read(home)
+    return asdict(starts) if starts and starts.crashed + starts.lost else None
 
 
 def _slot(home: Home, name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from hub.local import api, git_http, pages, uploads
+from hub.local import api, api_repositories, git_http, pages, uploads
 from hub.local.calls import Call, Hub, refuse, segments_of
 from hub.local.durable import is_disk_full
 from hub.local.names import KINDS, Kind, RepoName
@@ -128,7 +128,7 @@ async def _api(call: Call, segments: list[str]) -> Response:
         raise Refusal(404, "Not found: this address is none of the local Hub's")
     kind: Kind = segments[0]  # type: ignore[assignment]
     if len(segments) == 1 and method == "GET":
-        return await in_thread(api.list_repositories, call, kind)
+        return await in_thread(api_repositories.list_repositories, call, kind)
     name = RepoName(kind, *(segments[1:3] if len(segments) >= 3 else ("", "")))
     rest = segments[3:]
     if method == "POST" and rest[:1] == ["commit"] and len(rest) == 2:

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote_to_bytes
+from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -78,6 +78,19 @@ class Call:
     def flag(self, name: str) -> bool:
         """A query parameter that is true or false."""
         return self.query(name).lower() in ("1", "true", "yes")
+
+    def number(self, name: str, default: int) -> int:
+        """A query parameter that is a number."""
+        value = self.query(name)
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else default
+
+    def next_link(self, change: dict[str, str] | None) -> dict[str, str]:
+        """The header that names the next page: this address with a query changed; None: there is none."""
+        if change is None:
+            return {}
+        query = [(key, value) for key, value in self.request.query_params.multi_items() if key not in change]
+        path = self.request.scope["raw_path"].decode("ascii").split("?")[0]
+        return {"Link": f'<{self.base}{path}?{urlencode(query + list(change.items()))}>; rel="next"'}
 
     def repository(self, name: RepoName, write: bool = False) -> StoredRepository:
         """A repository that this account may read, or write.
