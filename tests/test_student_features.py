@@ -15,8 +15,9 @@ from eisv_lumen.shapes import levels as levels_of
 from eisv_lumen.vocabulary import SHAPE_ID, STATE_MAX
 from eisv_lumen.windows import Windows, concatenate
 from tests.student_folders import synthetic_windows, untrained
-from training.student.augmentation import cut
+from training.student.augmentation import cut, drop
 from training.student.batches import inputs_of
+from training.student.modeling_eisv_lumen import put_back
 
 TAILS = (0.5, 0.75)
 
@@ -164,6 +165,82 @@ def test_the_room_behind_a_window_is_not_attended_to(model):
         hook.remove()
     for name in ("shape_probs", "token_probs", "embedding"):
         np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
+
+
+def restored(windows):
+    """What the network makes of windows, as arrays: states, times, count."""
+    inputs = inputs_of(windows)
+    return [
+        part.numpy() for part in put_back(inputs["states"], inputs["times"], inputs["mask"].sum(dim=1), 20)
+    ]
+
+
+def without(windows, lost):
+    mask = np.ones(windows.mask.shape, bool)
+    mask[:, lost] = False
+    return Windows(windows.states, windows.times, mask)
+
+
+def straight(clock):
+    """Windows that go straight on in the order of their states, whatever the clock `[T]` says."""
+    line = np.linspace(0.0, 1.0, len(clock))[:, None]
+    return Windows.of(0.2 + line * (0.1, 0.2, -0.05, 0.02), clock)
+
+
+@pytest.mark.parametrize("lost", [[5], [3, 4, 5], [1, 7, 8, 18]])
+def test_lost_states_stand_again_on_the_line_between_their_neighbours(lost):
+    clock = np.arange(20.0) * 30 + np.random.default_rng(0).uniform(-5, 5, 20)
+    windows = straight(clock)
+    states, times, count = restored(without(windows, lost))
+    assert count == 20
+    np.testing.assert_allclose(states, windows.states, atol=1e-6)
+    kept = np.setdiff1d(np.arange(20), lost)
+    np.testing.assert_allclose(times[0, kept], (clock[-1] - clock)[kept], atol=1e-3)
+
+
+def test_a_window_without_losses_stays_as_it_is():
+    paused = np.cumsum(np.r_[0.0, np.ones(9), 8.0, np.ones(9)])
+    jittered = np.arange(20.0) + np.random.default_rng(1).uniform(-0.2, 0.2, 20)
+    for windows in (straight(paused), straight(jittered), cut(straight(jittered), 0, 7)):
+        states, times, count = restored(windows)
+        length = windows.mask.shape[1]
+        assert count == length
+        np.testing.assert_allclose(states[:, :length], windows.states, atol=1e-6)
+        np.testing.assert_allclose(times[:, :length], windows.seconds_before_last(), atol=1e-5)
+
+
+def test_no_more_states_stand_again_than_a_window_has_room_for():
+    clock = np.cumsum(np.r_[0.0, np.ones(9), 9.0, np.ones(5), 9.0, 1.0])
+    states, times, count = restored(straight(clock))
+    assert count == 20 and times[0, 0] == clock[-1] and times[0, -1] == 0
+    assert (np.diff(states[0, :, 0]) > 0).all()
+
+
+def test_losses_in_one_batch_do_not_mix():
+    windows = synthetic_windows(18)[0]
+    rough = drop(windows, np.linspace(0, 0.5, 18), np.random.default_rng(0))
+    together = restored(rough)
+    for number in range(18):
+        for one, other in zip(together, restored(rough[number]), strict=True):
+            np.testing.assert_allclose(one[number], other[0], atol=1e-6)
+
+
+def test_states_at_one_time_are_no_loss():
+    clock = np.repeat(np.arange(6.0), 3)
+    states, _, count = restored(straight(clock))
+    assert count == 18
+    assert np.isfinite(states).all()
+
+
+def test_a_window_is_heard_alike_whether_states_on_a_line_are_there_or_lost(model):
+    windows = synthetic_windows(9)[0]
+    states = windows.states.copy()
+    states[:, 6] = (states[:, 5] + states[:, 7]) / 2
+    whole = Windows.of(states, np.tile(np.arange(20.0), (9, 1)))
+    with torch.inference_mode():
+        expected, found = model(**inputs_of(whole)), model(**inputs_of(without(whole, [6])))
+    for name in ("shape_probs", "token_probs", "embedding"):
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -123,8 +123,9 @@ def test_no_shape_is_computed_when_a_window_is_heard(folder):
 
 def test_few_nodes_run_for_a_window(folder):
     feed = {**{k: v.numpy() for k, v in inputs_of(synthetic_windows(1)[0]).items()}, "noise": gumbel(1)}
-    # On a device nodes cost more than arithmetic. Here: two encoder layers of 18, four steps of 30, the rest.
-    assert Work.of(folder / STUDENT.int8, feed).nodes <= 330
+    # On a device nodes cost more than arithmetic. Here: two encoder layers of 18, four steps of 30,
+    # 55 before them that put lost states back, the rest.
+    assert Work.of(folder / STUDENT.int8, feed).nodes <= 385
 
 
 def test_the_room_behind_a_window_does_not_matter(model):

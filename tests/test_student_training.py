@@ -126,6 +126,15 @@ def test_batches_repeat_with_torchs_seed(training):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_each_stage_augments_its_own_batches(training):
+    whole = AugmentationSettings(vary=0.0, clean=1.0)
+    short = AugmentationSettings(vary=0.0, clean=0.0, cut=1.0)
+    batches = Batches(*training, whole, prefixes=2, listening=short)
+    assert batches(range(60))["mask"].all()
+    heard = batches.of_shapes(range(60))["mask"].sum(dim=1)
+    assert (heard < 20).float().mean() > 0.8
+
+
 def test_rare_shapes_are_drawn_as_often_as_balance_says():
     shapes = np.repeat([0, 1], [900, 100])
     by_shape = [sampling_weights(shapes, 1.0)[shapes == shape].sum() for shape in (0, 1)]

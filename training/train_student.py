@@ -139,7 +139,14 @@ def batches_of(settings: StudentSettings, split: Split, labels: Any) -> Any:
         if settings.supplement
         else None
     )
-    return Batches(split, labels, settings.augmentation, prefixes=settings.loss.prefixes, more=more)
+    return Batches(
+        split,
+        labels,
+        settings.augmentation,
+        prefixes=settings.loss.prefixes,
+        listening=settings.listening.augmentation,
+        more=more,
+    )
 
 
 def write_graphs(model: Any, settings: StudentSettings, folder: Path) -> dict[str, int]:

@@ -54,9 +54,19 @@ class Batches:
         augmentation: AugmentationSettings,
         *,
         prefixes: int,
+        listening: AugmentationSettings | None = None,
         more: Supplement | None = None,
     ) -> None:
-        """The windows of a split with their labels, and more windows that borrow theirs."""
+        """The windows of a split with their labels, and more windows that borrow theirs.
+
+        Args:
+            split: Labelled windows.
+            labels: Their labels.
+            augmentation: Of the windows that the teacher is heard about.
+            prefixes: Prefixes of expressions per window.
+            listening: Augmentation of batches of shapes alone; the same when None.
+            more: Windows beside those of the split.
+        """
         self.windows, self.shapes = split.windows.packed(), split.shapes
         self.lenders = np.arange(len(split))
         if more is not None:
@@ -65,6 +75,7 @@ class Batches:
             self.lenders = np.concatenate([self.lenders, more.lenders])
         self.ids, self.lent = split.ids, split.shapes
         self.labels, self.augmentation, self.prefixes = labels, augmentation, prefixes
+        self.listening = augmentation if listening is None else listening
         self.patterns = np.concatenate(
             [labels.distribution[start : start + 256].patterns() for start in range(0, len(labels), 256)]
         )
@@ -73,7 +84,7 @@ class Batches:
     def __call__(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """A batch for `Distillation.forward`; randomness comes from torch, whose state checkpoints keep."""
         generator = np.random.default_rng(int(torch.randint(2**62, ())))
-        windows, shapes, rows = self._chosen(indices, generator)
+        windows, shapes, rows = self._chosen(indices, self.augmentation.vary, generator)
         teacher = self.labels.distribution[rows]
         prefixes = self._prefixes(teacher.first, teacher.second, teacher.third, generator)
         every = np.arange(len(rows))[:, None]
@@ -98,21 +109,21 @@ class Batches:
     def of_shapes(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """A batch for `Listening.forward`: the windows and their shapes."""
         generator = np.random.default_rng(int(torch.randint(2**62, ())))
-        windows, shapes, _ = self._chosen(indices, generator)
+        windows, shapes, _ = self._chosen(indices, self.listening.vary, generator)
         return {
-            **inputs_of(augment(windows, self.augmentation, generator)),
+            **inputs_of(augment(windows, self.listening, generator)),
             "shapes": torch.from_numpy(shapes),
         }
 
     def _chosen(
-        self, indices: Sequence[int], generator: np.random.Generator
+        self, indices: Sequence[int], vary: float, generator: np.random.Generator
     ) -> tuple[Windows, np.ndarray, np.ndarray]:
         """Complete windows, their shapes, and the rows of the split whose teacher labels they borrow."""
         chosen = np.array(indices)
         windows, shapes = self.windows[chosen], self.shapes[chosen]
         rows = self.lenders[chosen]
-        if self.augmentation.vary:
-            windows, shapes = varied(windows, shapes, self.augmentation.vary, self.lent, generator)
+        if vary:
+            windows, shapes = varied(windows, shapes, vary, self.lent, generator)
             rows = np.where(shapes == self.lent[rows], rows, lenders(shapes, self.lent, generator))
         return windows, shapes, rows
 

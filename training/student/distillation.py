@@ -156,8 +156,9 @@ class Listening(nn.Module):
         self.parts: dict[str, list[float]] = {}
 
     def forward(self, states: Tensor, times: Tensor, mask: Tensor, shapes: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy of `shapes` `[B]`; the summary does not look at `times`."""
-        return {"loss": nn.functional.cross_entropy(self.student.shape_from_summary(states, mask), shapes)}
+        """Cross-entropy of `shapes` `[B]`."""
+        heard = self.student.shape_from_summary(states, times, mask)
+        return {"loss": nn.functional.cross_entropy(heard, shapes)}
 
 
 def listen(

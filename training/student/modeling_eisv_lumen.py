@@ -27,6 +27,8 @@ _SIZES, _EXTENT, _TRAVELLED, _NET, _LATE, _UP, _FALL = 15, 6, 7, 9, 10, 11, 13
 _TESTS = 9
 _SMALLEST_SIZE, _USUAL_SIZE = 1e-3, 0.02
 _SMALLEST_RANGE = 3e-3
+_SMALLEST_STEP, _FOREVER = 1e-6, 1e9
+"""Seconds."""
 
 
 @dataclass
@@ -127,6 +129,40 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, absent: Tensor) -> Tensor
     return mixed.reshape(-1, length, heads * size)
 
 
+def put_back(states: Tensor, times: Tensor, count: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Windows in which states that were lost stand again, on straight lines between their neighbours.
+
+    What a window says goes by the order of its states, and a lost state moves all later ones. A step of about
+    k usual steps has lost k - 1 states. A window has at most `length` states: longer steps of a full one are
+    pauses, and of what seems lost elsewhere only as much comes back as there is room for.
+
+    Args:
+        states: `[B, T, 4]`, those present first.
+        times: `[B, T]` seconds before the last state.
+        count: `[B]` states present.
+        length: Most states in a window, N.
+
+    Returns:
+        States `[B, N, 4]`, times `[B, N]` and count `[B]`.
+    """
+    seen = torch.cat([states, -times.unsqueeze(-1)], dim=-1)
+    seen = nn.functional.pad(seen, (0, 0, 0, length))[:, :length]
+    present = count.unsqueeze(1).to(seen.dtype)
+    number = torch.arange(length, device=seen.device, dtype=seen.dtype)
+    steps = (seen[:, 1:] - seen[:, :-1]) * (number[1:] < present).to(seen.dtype).unsqueeze(-1)
+    passed = steps[..., -1]
+    longest_first = passed.topk(length - 1, dim=1).values
+    going = (passed > 0).to(seen.dtype).sum(dim=1, keepdim=True)
+    usual = (longest_first + (2 * number[:-1] > going).to(seen.dtype) * _FOREVER).amin(dim=1, keepdim=True)
+    lost = ((passed / usual.clamp(min=_SMALLEST_STEP)).round() - 1.0).clamp(min=0.0, max=length)
+    seems, room = lost.sum(dim=1, keepdim=True), length - present
+    width = 1.0 + lost * (room / seems.clamp(min=1.0)).clamp(max=1.0)
+    begin = width.cumsum(dim=1) - width
+    share = ((number.unsqueeze(1) - begin.unsqueeze(1)) / width.unsqueeze(1)).clamp(min=0.0, max=1.0)
+    seen = seen[:, :1] + share @ steps
+    return seen[..., :-1], -seen[..., -1], (present + seems.minimum(room)).to(count.dtype).squeeze(1)
+
+
 class FeedForward(nn.Module):
     """The position-wise part of a layer."""
 
@@ -197,6 +233,8 @@ class WindowFeatures(nn.Module):
 
     def _filled(self, x: Tensor) -> Tensor:
         """`[B, T, D]` to `[B, N, D]`."""
+        if int(x.shape[1]) == self.n_positions:
+            return x
         return nn.functional.pad(x, (0, 0, 0, self.n_positions))[:, : self.n_positions]
 
     def _see(self, states: Tensor, count: Tensor) -> _Seen:
@@ -458,9 +496,10 @@ class TrajectoryTransformer(PreTrainedModel):
         # At first the embedding is that of the summary alone; the encoder adds what it learns to see besides.
         nn.init.zeros_(self.pool.weight)
 
-    def shape_from_summary(self, states: Tensor, mask: Tensor) -> Tensor:
+    def shape_from_summary(self, states: Tensor, times: Tensor, mask: Tensor) -> Tensor:
         """`[B, 9]` shape logits from the summary alone, without the encoder: what training begins with."""
-        return self.shape_head(self.after_pool(self.skip(self.features.summarise(states, mask.sum(dim=1)))))
+        states, _, count = put_back(states, times, mask.sum(dim=1), self.config.window_length)
+        return self.shape_head(self.after_pool(self.skip(self.features.summarise(states, count))))
 
     def _init_weights(self, module: nn.Module) -> None:
         """Small normal weights for linear maps and embeddings."""
@@ -472,7 +511,7 @@ class TrajectoryTransformer(PreTrainedModel):
 
     def encode(self, states: Tensor, times: Tensor, mask: Tensor) -> Encoded:
         """Encode windows; see `forward` for the inputs."""
-        count = mask.sum(dim=1)
+        states, times, count = put_back(states, times, mask.sum(dim=1), self.config.window_length)
         tokens, summary = self.features(states, times, count)
         x = torch.cat([summary.unsqueeze(1), tokens], dim=1)
         absent = self._absent()[count]

@@ -62,19 +62,24 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class ListeningSettings:
-    """The first stage, in which summary and shape head learn shapes alone; its steps cost a twentieth.
+    """The first stage, in which summary and shape head learn shapes alone; its steps cost a tenth.
 
     Attributes:
         steps: Optimiser steps.
         batch_size: Windows per step.
         learning_rate: Largest learning rate of this stage.
         kept_rate: Learning rate of summary and shape head in the second stage, as a share of that stage's.
+        augmentation: Of this stage. Shapes are to be heard from parts of a window; the second stage is about
+            what is said of it, which the teacher knows of complete ones.
     """
 
-    steps: int = 6000
-    batch_size: int = 256
+    steps: int = 2500
+    batch_size: int = 1024
     learning_rate: float = 4e-3
     kept_rate: float = 0.02
+    augmentation: AugmentationSettings = field(
+        default_factory=lambda: AugmentationSettings(clean=0.2, cut=0.8)
+    )
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
@@ -105,6 +110,7 @@ class StudentSettings:
     Attributes:
         steps: Optimiser steps.
         balance: Windows of a shape are drawn with weight count^-balance: 0 as they come, 1 all shapes alike.
+        augmentation: Of the second stage.
         supplement: Windows made beside the dataset's for training, see `training.student.supplement`.
         save_steps: Steps between checkpoints, from which a killed run goes on.
         parity_windows: Windows on which torch, FP32 and INT8 are compared.
@@ -122,7 +128,7 @@ class StudentSettings:
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     balance: float = 0.25
-    supplement: int = 40000
+    supplement: int = 80000
     save_steps: int = 200
     parity_windows: int = 2000
     fit_windows: int = 300

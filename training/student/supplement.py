@@ -102,8 +102,21 @@ def varied(
     Returns:
         The windows, packed and without ethical drift, and `[N]` shapes by the robust rules.
     """
-    windows, count = windows.packed(), len(windows)
-    chosen, drifting = generator.random(count) < share, shapes == SHAPE_ID["drift_dissonance"]
+    windows = windows.packed()
+    rows = np.flatnonzero(generator.random(len(windows)) < share)
+    changed, found = _changed(windows[rows], shapes[rows], generator)
+    drifting = shapes[rows] == SHAPE_ID["drift_dissonance"]
+    kept = np.isin(found, among) & (drifting | ~synthetic.swings_against(changed))
+    states, shapes = windows.states.copy(), shapes.copy()
+    states[rows[kept]], shapes[rows[kept]] = changed.states[kept], found[kept]
+    return Windows(states, windows.times, windows.mask), shapes
+
+
+def _changed(
+    windows: Windows, shapes: np.ndarray, generator: np.random.Generator
+) -> tuple[Windows, np.ndarray]:
+    """All windows with other ranges and levels, and the shapes that this gives them."""
+    count, drifting = len(windows), shapes == SHAPE_ID["drift_dissonance"]
     low, high = windows.states.min(axis=1), windows.states.max(axis=1)
     gain = np.exp(
         generator.uniform(-_VARIATION, _VARIATION, (count, 1)) + generator.normal(0, 0.2, (count, 4))
@@ -115,10 +128,7 @@ def varied(
     base = np.where(beyond, generator.uniform(-extent, STATE_MAX), base)
     states = np.clip(base[:, None] + gain[:, None] * (windows.states - low[:, None]), 0.0, STATE_MAX)
     changed = Windows(states, windows.times, windows.mask)
-    found = np.where(drifting, shapes, robust(changed))
-    kept = chosen & np.isin(found, among) & (drifting | ~synthetic.swings_against(changed))
-    states = np.where(kept[:, None, None], states, windows.states)
-    return Windows(states, windows.times, windows.mask), np.where(kept, found, shapes)
+    return changed, np.where(drifting, shapes, robust(changed))
 
 
 def lenders(wanted: np.ndarray, shapes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
