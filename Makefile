@@ -22,7 +22,7 @@ demo: setup
 	@$(PY) -m recipes.run --recipe $(RECIPE) --out $(OUT) $(if $(SOURCE),--source $(SOURCE)) $(if $(MAPPING),--mapping $(MAPPING)) $(if $(TIMEZONE),--timezone $(TIMEZONE)) $(if $(HUB),--hub $(HUB))
 
 test: setup
-	@$(PY) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	@$(PY) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	@$(VENV)/bin/ruff format --check .
