@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks import limits
 from eisv_lumen.artifact import write_json
 from eisv_lumen.errors import ArtifactError, exit_with_reason
 from eisv_lumen.metrics import table_markdown
@@ -50,7 +51,13 @@ def filled(text: str) -> str:
         "publishing": publishing(_read(MEASURED / "publishing.json", "make bench")),
         "faults": faults(_read(MEASURED / "faults.json", "make faults")),
         "building": building(_read(MEASURED / "building.json", "make bench")),
-        "limits": limits(_read(MEASURED / "limits.json", "python -m benchmarks.limits")),
+        "limits": limits.markdown(
+            [
+                limits.Limit(**entry)
+                for entry in _read(MEASURED / "limits.json", "python -m benchmarks.limits")["limits"]
+                if entry["part"] in ("synthetic, fresh", "real")
+            ]
+        ),
         "ablations": ablate.markdown(
             _read(MEASURED / "ablations.json", "python -m training.ablate")["students"]
         ),
@@ -175,22 +182,6 @@ def faults(measured: dict[str, Any]) -> str:
         if measured[name]["trials"]
     ]
     return _table((f"seed {measured['seed']}", "trials", "outcomes", "losses"), rows)
-
-
-def limits(measured: dict[str, Any]) -> str:
-    """What a strong listener, the student and the rules hear of windows that are short or damaged."""
-    names = {"synthetic, fresh": "synthetic, made afresh", "real": "real, of the test split"}
-    rows = [
-        (
-            f"{names[entry['part']]}: {entry['condition']}",
-            f"{entry['n']:,}",
-            *(f"{entry[name]:.3f}" for name in ("listener", "student", "rules", "asked")),
-        )
-        for part in names
-        for entry in measured["limits"]
-        if entry["part"] == part
-    ]
-    return _table(("windows", "n", "listener", "student", "rules", "asked of the student"), rows)
 
 
 def building(measured: dict[str, Any]) -> str:
