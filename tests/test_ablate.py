@@ -8,7 +8,7 @@ from tests.student_folders import write_inputs
 from training import ablate, configuration
 from training.student.settings import StudentSettings
 
-SETTINGS = ["steps=2", "listening.steps=2", "supplement=200", "fit_windows=8"]
+SETTINGS = ["steps=2", "listening.windows=200", "listening.passes=1", "supplement=200", "fit_windows=8"]
 SETTINGS += ["loss.lumen=0", "loss.distil=0", "loss.features=0", "loss.shape=0"]
 
 

@@ -57,7 +57,7 @@ def demo(tmp_path_factory):
     settings["hub"] = {"root": str(folder / "hub"), "port": free_port()}
     settings["device"]["every"] = 0.25
     student = yaml.safe_load(Path(settings["configurations"]["student"]).read_text())
-    student.update(steps=200, listening={**student["listening"], "steps": 1000})  # enough for Gate 2
+    student.update(steps=200, listening={**student["listening"], "windows": 300_000})  # enough for Gate 2
     settings["configurations"]["student"] = str(folder / "student.yaml")
     (folder / "student.yaml").write_text(yaml.safe_dump(student))
     recipe, out = folder / "recipe.yaml", folder / "out"

@@ -23,13 +23,14 @@ from eisv_lumen.vocabulary import N_SHAPES, SHAPE_ID, STATE_MAX
 from tests.student_folders import synthetic_windows, untrained, write_inputs
 from training import configuration, train_student
 from training.data import read_split
-from training.student import calibration, parity
+from training.student import calibration, listening, parity
 from training.student.augmentation import AugmentationSettings, augment, cut, drop, freeze, jitter_seconds
-from training.student.batches import Batches, sampling_weights
+from training.student.batches import Batches, inputs_of, sampling_weights
 from training.student.distillation import Distillation, distil, divergence, listen
 from training.student.evaluation import distribution_of, labelled_consistency, rough
 from training.student.export import export_fp32, session
 from training.student.labels import TeacherLabels
+from training.student.listening import Audience
 from training.student.settings import LossSettings, StudentSettings
 from training.student.simulated_logs import readings, simulated
 from training.student.supplement import amplified, lenders, supplement, varied
@@ -131,15 +132,59 @@ def test_each_stage_augments_its_own_batches(training):
     short = AugmentationSettings(vary=0.0, clean=0.0, cut=1.0)
     batches = Batches(*training, whole, prefixes=2, listening=short)
     assert batches(range(60))["mask"].all()
-    heard = batches.of_shapes(range(60))["mask"].sum(dim=1)
-    assert (heard < 20).float().mean() > 0.8
+    heard, shapes = batches.of_shapes(range(60), np.random.default_rng(0))
+    assert (heard.counts < 20).mean() > 0.8
+    assert (shapes == training[0].shapes[:60]).all()
 
 
 def test_rare_shapes_are_drawn_as_often_as_balance_says():
-    shapes = np.repeat([0, 1], [900, 100])
-    by_shape = [sampling_weights(shapes, 1.0)[shapes == shape].sum() for shape in (0, 1)]
-    assert by_shape[0] == pytest.approx(by_shape[1])
-    assert np.ptp(sampling_weights(shapes, 0.0)) == 0
+    shapes, real = np.repeat([0, 1], [900, 100]), np.zeros(1000, bool)
+    even = sampling_weights(shapes, real, balance=1.0, real_share=0.1)
+    assert even[shapes == 0].sum() == pytest.approx(even[shapes == 1].sum())
+    assert np.ptp(sampling_weights(shapes, real, balance=0.0, real_share=0.1)) == 0
+
+
+@pytest.mark.parametrize(("found", "expected"), [(2, 0.1), (50, 0.5), (0, 0.0), (100, 1.0)])
+def test_real_windows_are_drawn_at_least_as_often_as_asked(found, expected):
+    real = np.arange(100) < found
+    weights = sampling_weights(np.zeros(100, int), real, balance=0.25, real_share=0.1)
+    assert weights[real].sum() == pytest.approx(expected)
+    assert weights.sum() == pytest.approx(1)
+
+
+def audience_of(training, model, **changes):
+    smoke = configuration.load(CONFIGS / "student-smoke.yaml", StudentSettings)
+    stage = replace(smoke.listening, windows=700, passes=2, batch_size=64)
+    return Audience(model, batches_of(training), replace(smoke, listening=stage, **changes))
+
+
+def test_listening_hears_each_window_as_often_as_asked_and_nothing_else(training, monkeypatch):
+    monkeypatch.setattr(listening, "_PART", 256)
+    with audience_of(training, untrained()) as audience:
+        order = list(audience.order)
+        assert len(order) == 2 * 768 and audience.steps == 24  # whole batches, whole parts
+        assert np.array_equal(np.bincount(order), np.full(768, 2))
+        parts = np.array(order).reshape(-1, 64) // 256
+        assert (np.ptp(parts, axis=1) == 0).all() and (np.diff(parts[:, 0]) >= 0).all()
+        assert order[:256] != order[256:512] != sorted(order[256:512])
+
+
+def test_what_is_heard_is_what_the_model_would_see(training, monkeypatch):
+    monkeypatch.setattr(listening, "_PART", 256)
+    one, other = untrained(seed=1), untrained(seed=2)
+    clean = AugmentationSettings(vary=0.0, clean=1.0, rescale=0.0)
+    split, _ = training
+    with audience_of(training, one) as audience, audience_of(training, other) as again:
+        for heard in (audience, again):
+            heard._batches.listening = clean
+        last = list(audience.order)[-64:]
+        batch, same = audience(last), again(last)
+        assert all(torch.equal(batch[name], same[name]) for name in batch)  # nothing learned is in it
+    every = one.shown(**inputs_of(split.windows)).half().float()
+    distance = torch.cdist(batch["shown"], every).amin(dim=1)
+    nearest = torch.cdist(batch["shown"], every).argmin(dim=1)
+    assert distance.max() < 0.05
+    assert (split.shapes[nearest] == batch["shapes"].numpy()).mean() > 0.95
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -193,7 +238,7 @@ def test_jitter_in_seconds_stays_within_them_and_in_order():
 def test_simulated_devices_differ_and_show_every_shape_a_sensor_can_show():
     one, again = (simulated(2, np.random.default_rng(3)) for _ in range(2))
     assert (one.states == again.states).all() and (one.times == again.times).all()
-    windows = simulated(40, np.random.default_rng(0)).validate(min_states=20)
+    windows = simulated(120, np.random.default_rng(0)).validate(min_states=20)
     # Ethical drift is nothing that a sensor reports.
     assert set(robust(windows)) == set(range(N_SHAPES)) - {SHAPE_ID["drift_dissonance"]}
     paces = np.median(np.diff(windows.times, axis=1), axis=1)
@@ -375,7 +420,9 @@ class Steps(TrainerCallback):
 
 def test_a_killed_training_goes_on_from_its_checkpoint(training, tmp_path):
     smoke = configuration.load(CONFIGS / "student-smoke.yaml", StudentSettings)
-    smoke = replace(smoke, steps=12, save_steps=4, batch_size=8, listening=replace(smoke.listening, steps=3))
+    smoke = replace(
+        smoke, steps=12, save_steps=4, batch_size=8, listening=replace(smoke.listening, windows=20)
+    )
     batches = batches_of(training)
     with pytest.raises(KeyboardInterrupt):
         listen(untrained(), batches, smoke, tmp_path, [])

@@ -68,10 +68,11 @@ class Batches:
             more: Windows beside those of the split.
         """
         self.windows, self.shapes = split.windows.packed(), split.shapes
-        self.lenders = np.arange(len(split))
+        self.lenders, self.real = np.arange(len(split)), split.real
         if more is not None:
             self.windows = joined([self.windows, more.windows])
             self.shapes = np.concatenate([self.shapes, more.shapes])
+            self.real = np.concatenate([self.real, np.zeros(len(more.shapes), bool)])
             self.lenders = np.concatenate([self.lenders, more.lenders])
         self.ids, self.lent = split.ids, split.shapes
         self.labels, self.augmentation, self.prefixes = labels, augmentation, prefixes
@@ -106,20 +107,22 @@ class Batches:
             "words": torch.from_numpy(np.where(words < 0, N_WORDS, words)),
         }
 
-    def of_shapes(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """A batch for `Listening.forward`: the windows and their shapes."""
-        generator = np.random.default_rng(int(torch.randint(2**62, ())))
+    def of_shapes(
+        self, indices: Sequence[int] | np.ndarray, generator: np.random.Generator
+    ) -> tuple[Windows, np.ndarray]:
+        """Variants of the windows for the listening stage, and their shapes."""
         windows, shapes, _ = self._chosen(indices, self.listening.vary, generator)
-        return {
-            **inputs_of(augment(windows, self.listening, generator)),
-            "shapes": torch.from_numpy(shapes),
-        }
+        return augment(windows, self.listening, generator), shapes
+
+    def chances(self, *, balance: float, real_share: float) -> np.ndarray:
+        """`[N]` of drawing each window; see `sampling_weights`."""
+        return sampling_weights(self.shapes, self.real, balance=balance, real_share=real_share)
 
     def _chosen(
-        self, indices: Sequence[int], vary: float, generator: np.random.Generator
+        self, indices: Sequence[int] | np.ndarray, vary: float, generator: np.random.Generator
     ) -> tuple[Windows, np.ndarray, np.ndarray]:
         """Complete windows, their shapes, and the rows of the split whose teacher labels they borrow."""
-        chosen = np.array(indices)
+        chosen = np.asarray(indices)
         windows, shapes = self.windows[chosen], self.shapes[chosen]
         rows = self.lenders[chosen]
         if vary:
@@ -139,10 +142,23 @@ class Batches:
         return np.stack([one, two, three], axis=2)
 
 
-def sampling_weights(shapes: np.ndarray, balance: float) -> np.ndarray:
-    """`[N]` weight of drawing each window: (windows of its shape)^-balance."""
-    counts = np.bincount(shapes, minlength=N_SHAPES)
-    return counts[shapes].astype(np.float64) ** -balance
+def sampling_weights(
+    shapes: np.ndarray, real: np.ndarray, *, balance: float, real_share: float
+) -> np.ndarray:
+    """`[N]` chance of drawing each window, summing to 1.
+
+    Args:
+        shapes: `[N]` their shapes; a window's weight is (windows of its shape)^-balance.
+        real: `[N]` bool, whether a window was recorded by one of the devices that the student is for.
+        balance: From 0, windows as they come, to 1, all shapes alike.
+        real_share: Least chance that a real window is drawn, if there are any.
+    """
+    weights = np.bincount(shapes, minlength=N_SHAPES)[shapes].astype(np.float64) ** -balance
+    weights /= weights.sum()
+    share = weights[real].sum()
+    if 0 < share < real_share:
+        weights *= np.where(real, real_share / share, (1 - real_share) / (1 - share))
+    return weights
 
 
 def standardised(hidden: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ _LOWEST, _HIGHEST = 0.2, 5.0
 _ROUNDS = 60
 _KEPT_ENTROPY, _MOST_DIVERGENCE = 0.96, 0.015
 """A voice keeps so much of the teacher's entropy and stays so near to it, in bits (targets: 0.95, 0.02)."""
-_COLDEST, _STEP = 0.7, 0.02
+_COLDEST, _STEP = 0.7, 0.01
 
 
 def shape_logits(model: TrajectoryTransformer, windows: Windows, *, at_once: int = 256) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Distilling the teacher: the loss, and the Trainer that lowers it."""
+"""Distilling the teacher: the loss, and the Trainer that lowers it after the listening stage."""
 
 import json
 import warnings
@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.utils.data import Sampler, WeightedRandomSampler
 from transformers import Trainer, TrainingArguments
 
 from eisv_lumen.vocabulary import MAX_TOKENS, N_TOKENS
-from training.student.batches import Batches, WindowIndices, sampling_weights
+from training.student.batches import Batches, WindowIndices
+from training.student.listening import Audience, Listening, Order
 from training.student.modeling_eisv_lumen import TrajectoryTransformer
 from training.student.settings import LossSettings, StudentSettings
 
@@ -128,14 +130,14 @@ def divergence(teacher: Tensor, logits: Tensor, tau: float) -> Tensor:
 
 
 class StudentTrainer(Trainer):
-    """Draws rare shapes more often, and logs the parts of the loss."""
+    """Takes windows in an order of its own, and logs the parts of the loss."""
 
-    def __init__(self, *args: Any, weights: np.ndarray, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, order: Sampler[int], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._weights = weights.tolist()
+        self._order = order
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
-        return torch.utils.data.WeightedRandomSampler(self._weights, len(self._weights))
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return self._order
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the mean of each part since the last log."""
@@ -147,20 +149,6 @@ class StudentTrainer(Trainer):
         parts.clear()
 
 
-class Listening(nn.Module):
-    """The student hearing shapes from the summary alone."""
-
-    def __init__(self, student: TrajectoryTransformer) -> None:
-        super().__init__()
-        self.student = student
-        self.parts: dict[str, list[float]] = {}
-
-    def forward(self, states: Tensor, times: Tensor, mask: Tensor, shapes: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy of `shapes` `[B]`."""
-        heard = self.student.shape_from_summary(states, times, mask)
-        return {"loss": nn.functional.cross_entropy(heard, shapes)}
-
-
 def listen(
     student: TrajectoryTransformer,
     batches: Batches,
@@ -169,22 +157,22 @@ def listen(
     callbacks: list[Any],
 ) -> None:
     """Teach summary and shape head first: cheap steps, so that distillation starts where shapes are heard."""
-    stage, model = settings.listening, Listening(student)
-    _train(
-        model,
-        list(model.parameters()),
-        batches.of_shapes,
-        batches,
-        scratch / "listening",
-        callbacks,
-        seed=settings.seed,
-        balance=settings.balance,
-        max_steps=stage.steps,
-        per_device_train_batch_size=stage.batch_size,
-        learning_rate=stage.learning_rate,
-        weight_decay=settings.weight_decay,
-        save_steps=stage.steps,
-    )
+    stage, model, checkpoints = settings.listening, Listening(student), scratch / "listening"
+    with Audience(student, batches, settings) as audience:
+        _train(
+            model,
+            list(model.parameters()),
+            audience,
+            audience.order,
+            checkpoints,
+            callbacks,
+            seed=settings.seed,
+            max_steps=audience.steps,
+            per_device_train_batch_size=stage.batch_size,
+            learning_rate=stage.learning_rate,
+            weight_decay=settings.weight_decay,
+            save_steps=audience.steps,
+        )
 
 
 def distil(
@@ -200,6 +188,7 @@ def distil(
     learning rate keeps them so.
     """
     model = Distillation(student, batches.hidden.shape[1], settings.loss)
+    weights = batches.chances(balance=settings.balance, real_share=settings.real_share).tolist()
     named = dict(model.named_parameters())
     hearing = [name for name in named if name.startswith(_HEARING)]
     _train(
@@ -212,11 +201,10 @@ def distil(
             },
         ],
         batches,
-        batches,
+        WeightedRandomSampler(weights, len(weights)),
         scratch / "distillation",
         callbacks,
         seed=settings.seed,
-        balance=settings.balance,
         max_steps=settings.steps,
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
@@ -228,12 +216,10 @@ def distil(
 def _train(
     model: nn.Module,
     parameters: list[Any],
-    collate: Any,
-    batches: Batches,
+    batches: Any,
+    order: Order | WeightedRandomSampler,
     checkpoints: Path,
     callbacks: list[Any],
-    *,
-    balance: float,
     **arguments: Any,
 ) -> None:
     from transformers import PrinterCallback
@@ -265,10 +251,10 @@ def _train(
             remove_unused_columns=False,
             **arguments,
         ),
-        train_dataset=WindowIndices(len(batches.shapes)),
-        data_collator=collate,
+        train_dataset=WindowIndices(len(order)),
+        data_collator=batches,
         callbacks=callbacks,
-        weights=sampling_weights(batches.shapes, balance),
+        order=order,
     )
     trainer.remove_callback(PrinterCallback)
     with warnings.catch_warnings():

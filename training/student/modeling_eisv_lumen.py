@@ -221,11 +221,16 @@ class WindowFeatures(nn.Module):
     def forward(self, states: Tensor, times: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
         """`states [B, T, 4]`, `times [B, T]`, `count [B]` to tokens `[B, N, W]` and summary `[B, W]`."""
         seen = self._see(states, count)
-        return self._state_tokens(seen, self._filled(times.unsqueeze(-1))), self._summary(seen)
+        tokens = self._state_tokens(seen, self._filled(times.unsqueeze(-1)))
+        return tokens, self.summarise(self._shown(seen))
 
-    def summarise(self, states: Tensor, count: Tensor) -> Tensor:
-        """The summary `[B, W]` alone."""
-        return self._summary(self._see(states, count))
+    def shown(self, states: Tensor, count: Tensor) -> Tensor:
+        """`[B, F]` what the summary is made of; nothing learned comes before it."""
+        return self._shown(self._see(states, count))
+
+    def summarise(self, shown: Tensor) -> Tensor:
+        """The summary `[B, W]` of what is `shown` `[B, F]`."""
+        return torch.relu(self.summary_body(torch.relu(self.summary(shown))))
 
     def levels(self, states: Tensor, count: Tensor) -> Tensor:
         """`[B, levels, 4]` means of the straight lines between the states over parts that half overlap."""
@@ -303,14 +308,14 @@ class WindowFeatures(nn.Module):
         shown = [seen.x, visible, *self._clock(times, seen.by_count), seen.by_count.present, near]
         return torch.cat(shown, dim=-1) @ weight.t()
 
-    def _summary(self, seen: _Seen) -> Tensor:
+    def _shown(self, seen: _Seen) -> Tensor:
         sizes, course, relative, middle = self._movement(seen)
         visible = torch.cat([sizes, course, self._margins(sizes)], dim=1).unsqueeze(-1) * self.gains
         logs = torch.log(sizes.abs() + _SMALLEST_SIZE) - math.log(_USUAL_SIZE)
         rest = torch.cat([logs, relative, middle], dim=1)
         shown = [torch.tanh(visible), rest, seen.by_count.present[:, 0, :1]]
         flat = [part.reshape(-1, math.prod(int(number) for number in part.shape[1:])) for part in shown]
-        return torch.relu(self.summary_body(torch.relu(self.summary(torch.cat(flat, dim=1)))))
+        return torch.cat(flat, dim=1)
 
     def margins(self, states: Tensor, count: Tensor) -> Tensor:
         """`[B, 2, 4]` by how much the window passes the rules' tests, below 0 where it fails; no fixed unit.
@@ -496,10 +501,14 @@ class TrajectoryTransformer(PreTrainedModel):
         # At first the embedding is that of the summary alone; the encoder adds what it learns to see besides.
         nn.init.zeros_(self.pool.weight)
 
-    def shape_from_summary(self, states: Tensor, times: Tensor, mask: Tensor) -> Tensor:
-        """`[B, 9]` shape logits from the summary alone, without the encoder: what training begins with."""
+    def shown(self, states: Tensor, times: Tensor, mask: Tensor) -> Tensor:
+        """`[B, F]` what windows show of themselves as a whole, before anything learned."""
         states, _, count = put_back(states, times, mask.sum(dim=1), self.config.window_length)
-        return self.shape_head(self.after_pool(self.skip(self.features.summarise(states, count))))
+        return self.features.shown(states, count)
+
+    def shape_from_summary(self, shown: Tensor) -> Tensor:
+        """`[B, 9]` shape logits without the encoder, from what is `shown`: what training begins with."""
+        return self.shape_head(self.after_pool(self.skip(self.features.summarise(shown))))
 
     def _init_weights(self, module: nn.Module) -> None:
         """Small normal weights for linear maps and embeddings."""

@@ -62,10 +62,11 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class ListeningSettings:
-    """The first stage, in which summary and shape head learn shapes alone; its steps cost a tenth.
+    """The first stage, in which summary and shape head learn shapes alone; its steps cost a hundredth.
 
     Attributes:
-        steps: Optimiser steps.
+        windows: Fresh windows that it hears.
+        passes: How often it hears each.
         batch_size: Windows per step.
         learning_rate: Largest learning rate of this stage.
         kept_rate: Learning rate of summary and shape head in the second stage, as a share of that stage's.
@@ -73,7 +74,8 @@ class ListeningSettings:
             what is said of it, which the teacher knows of complete ones.
     """
 
-    steps: int = 2500
+    windows: int = 2_000_000
+    passes: int = 4
     batch_size: int = 1024
     learning_rate: float = 4e-3
     kept_rate: float = 0.02
@@ -83,8 +85,8 @@ class ListeningSettings:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        require(self.steps > 0, "listening: steps", self.steps, "a positive number")
-        require(self.batch_size > 0, "listening: batch_size", self.batch_size, "a positive number")
+        for name in ("windows", "passes", "batch_size"):
+            require(getattr(self, name) > 0, f"listening: {name}", getattr(self, name), "a positive number")
         fits = 0 < self.learning_rate < 1
         require(fits, "listening: learning_rate", self.learning_rate, "a number between 0 and 1")
         require(0 <= self.kept_rate <= 1, "listening: kept_rate", self.kept_rate, "a share from 0 to 1")
@@ -110,6 +112,8 @@ class StudentSettings:
     Attributes:
         steps: Optimiser steps.
         balance: Windows of a shape are drawn with weight count^-balance: 0 as they come, 1 all shapes alike.
+        real_share: Least share of the dataset's real windows among those drawn, which are few beside the
+            synthetic and simulated ones; the devices that recorded them are those that the student is for.
         augmentation: Of the second stage.
         supplement: Windows made beside the dataset's for training, see `training.student.supplement`.
         save_steps: Steps between checkpoints, from which a killed run goes on.
@@ -128,7 +132,8 @@ class StudentSettings:
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     balance: float = 0.25
-    supplement: int = 80000
+    real_share: float = 0.1
+    supplement: int = 160000
     save_steps: int = 200
     parity_windows: int = 2000
     fit_windows: int = 300
@@ -138,4 +143,5 @@ class StudentSettings:
         for name in ("steps", "batch_size", "save_steps", "parity_windows", "fit_windows"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
         require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "a number between 0 and 1")
-        require(0 <= self.balance <= 1, "balance", self.balance, "a number from 0 to 1")
+        for name in ("balance", "real_share"):
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a number from 0 to 1")

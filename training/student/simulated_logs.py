@@ -13,10 +13,10 @@ from eisv_lumen.sensors import AnimaFilter, Readings, to_eisv
 from eisv_lumen.series import sliding
 from eisv_lumen.windows import Windows, concatenate
 
-READINGS = 1200
+READINGS = 400
 """Readings per simulated log."""
 
-WINDOWS_PER_DEVICE = 150
+WINDOWS_PER_DEVICE = 50
 """Windows of one log, about: the mean over many."""
 
 _CADENCES = (0.5, 60.0)
@@ -50,7 +50,7 @@ Course = Callable[[int, np.random.Generator], np.ndarray]
 
 
 def simulated(devices: int, generator: np.random.Generator) -> Windows:
-    """Complete windows of as many logs, about 40 to 240 of each, in the order recorded.
+    """Complete windows of as many logs, about 10 to 80 of each, in the order recorded.
 
     Args:
         devices: Number of logs; at least 1.

@@ -47,7 +47,7 @@ class Supplement:
 def supplement(
     windows: Windows, shapes: np.ndarray, count: int, generator: np.random.Generator
 ) -> Supplement:
-    """About `count` windows: half simulated, a quarter synthetic of all shapes alike, a quarter amplified.
+    """About `count` windows: half synthetic of all shapes alike, a third simulated, a sixth amplified.
 
     Args:
         windows: The dataset's training windows.
@@ -57,11 +57,11 @@ def supplement(
         generator: Source of all randomness.
     """
     present = np.unique(shapes)
-    wanted = present[np.arange(count // 4) % len(present)]
+    wanted = present[np.arange(count // 2) % len(present)]
     cadence = np.exp(generator.uniform(0.0, np.log(_SLOWEST), len(wanted)))
     made = synthetic.generate(wanted, generator, cadence=cadence)
-    devices = simulated(max(count // 2 // WINDOWS_PER_DEVICE, 1), generator)
-    grown = amplified(joined([windows, devices]), count // 4, generator)
+    devices = simulated(max(count // 3 // WINDOWS_PER_DEVICE, 1), generator)
+    grown = amplified(joined([windows, devices]), count // 6, generator)
     textured = joined([devices, grown])
     textured_shapes = robust(textured)
     fits = np.isin(textured_shapes, present) & ~synthetic.swings_against(textured)
