@@ -27,7 +27,7 @@ test: setup
 check: setup
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
-	@$(VENV)/bin/mypy
+	@$(VENV)/bin/mypy --num-workers 2
 	@$(VENV)/bin/lint-imports
 
 format: setup

@@ -197,15 +197,17 @@ class TrajectoryModel:
             raise WindowError(
                 found=f"{len(window)} windows", expected="one window", next="use infer_batch for several"
             )
-        result = self.infer_batch(window, generator)
+        shapes, patterns, ids, _, words, confidence, embedding = self._session.run(
+            _OUTPUTS, _feed(window, generator)
+        )
         return Heard(
-            expression=_expression_of(*result.token_ids[0].tolist()),
-            shape=SHAPES[int(result.shapes[0])],
-            shape_probs=result.shape_probs[0],
-            pattern_probs=result.pattern_probs[0],
-            confidence=float(result.confidence[0]),
-            lumen_words=tuple(LUMEN_WORDS[i] for i in result.lumen_ids[0] if i >= 0),
-            embedding=result.embedding[0],
+            expression=_expression_of(*ids[0].tolist()),
+            shape=SHAPES[shapes[0].argmax()],
+            shape_probs=shapes[0],
+            pattern_probs=patterns[0],
+            confidence=float(confidence[0]),
+            lumen_words=tuple([LUMEN_WORDS[i] for i in words[0].tolist() if i >= 0]),
+            embedding=embedding[0],
             version=self.version,
         )
 
@@ -298,16 +300,16 @@ def _feed(windows: Windows, generator: np.random.Generator | None) -> dict[str, 
 def _complete(windows: Windows) -> bool:
     """Whether every state is present and in order, as on a device nearly always.
 
-    `Windows.validate` says more, and takes a third of the time in which a forest answers. NaN compares False.
+    `Windows.validate` says more, and takes a third of the time in which a forest answers; counting takes less
+    of it than the arrays' own `all` does. NaN compares False.
     """
-    states, times = windows.states, windows.times
-    return bool(
-        MIN_STATES <= windows.mask.shape[1] <= WINDOW_LENGTH
-        and windows.mask.all()
-        and (states >= 0.0).all()
-        and (states <= STATE_MAX).all()
-        and (times[:, 1:] >= times[:, :-1]).all()
-        and np.isfinite(times).all()
+    states, times, mask, count = windows.states, windows.times, windows.mask, np.count_nonzero
+    return (
+        MIN_STATES <= mask.shape[1] <= WINDOW_LENGTH
+        and count(mask) == mask.size
+        and count((states >= 0.0) & (states <= STATE_MAX)) == states.size
+        and count(np.isfinite(times)) == times.size
+        and count(times[:, 1:] < times[:, :-1]) == 0
     )
 
 

@@ -1,19 +1,44 @@
 """Shared fixtures: isolation from the machine, and the real data that lies beside a checkout."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Several tests run side by side, and torch's waiting threads must not take the others' cores.
-os.environ.update({"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"})
+# Several tests run side by side, and torch's waiting threads must not take the others' cores. Large pages of
+# memory save scoring a quarter of its time, where the system gives them out.
+os.environ.update({"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "THP_MEM_ALLOC_ENABLE": "1"})
 
 # How long a machine takes says nothing of the code; a new one first builds the tables of characters.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED_FOLDER = "FOLDER_OF_ALL_TEST_PROCESSES"
+
+LONGEST_FIRST = ("demo", "teacher_training", "teacher_real_configurations")
+"""Test files that take minutes. What begins last ends last: then the other processes would wait for it."""
+
+
+def pytest_configure(config):
+    """The processes that run tests side by side share a folder; the one that starts them makes it."""
+    if not hasattr(config, "workerinput"):
+        os.environ[SHARED_FOLDER] = tempfile.mkdtemp(prefix="tests-")
+
+
+def pytest_unconfigure(config):
+    """The one that made the folder removes it."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(SHARED_FOLDER), ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items):
+    """Files in alphabetical order, but for the longest."""
+    order = {f"test_{name}.py": rank for rank, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture(autouse=True)

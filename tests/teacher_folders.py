@@ -1,8 +1,7 @@
 """Small dataset, base and teacher folders that the teacher's tests stand on, made by the real stages."""
 
 import functools
-import shutil
-import tempfile
+import os
 from pathlib import Path
 
 from dataset_builder import build as dataset_build
@@ -14,12 +13,10 @@ CONFIGS = ROOT / "training" / "configs"
 BASE_CONFIG, TEACHER_CONFIG = CONFIGS / "base-smoke.yaml", CONFIGS / "teacher-smoke.yaml"
 
 
-@functools.cache
 def _root() -> Path:
-    import atexit
-
-    folder = Path(tempfile.mkdtemp(prefix="teacher-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    """One for all processes of a run: the stages themselves see to it that the second waits for the first."""
+    folder = Path(os.environ["FOLDER_OF_ALL_TEST_PROCESSES"]) / "teacher"
+    folder.mkdir(exist_ok=True)
     return folder
 
 

@@ -51,9 +51,11 @@ def test_stretches_are_pure_and_cover_all_that_is_not_purged(tmp_path_factory, n
         covered[stretch.start : stretch.stop] += 1
     assert (covered == (split != PURGED)).all()
     # In order of the clock, what lies between two splits is left out: some states of a short log, of a longer
-    # one twenty steps.
-    ordered = split[np.argsort(times, kind="stable")]
-    assert all(PURGED in ordered[at : at + 2] for at in np.flatnonzero(np.diff(ordered)))
+    # one twenty steps. Where the recording itself paused for longer, no state need be lost.
+    order = np.argsort(times, kind="stable")
+    ordered, pauses = split[order], np.diff(times[order])
+    changes = np.flatnonzero(np.diff(ordered))
+    assert all(PURGED in ordered[at : at + 2] or pauses[at] > 4000 for at in changes)
     if n >= 700:
         kept = np.sort(times[split != PURGED])
         changes = np.flatnonzero(np.diff(plan.of(kept)))

@@ -19,7 +19,7 @@ from eisv_lumen.metrics import js_divergence, score
 from eisv_lumen.release import SUPPORTED_OPSET
 from eisv_lumen.rules import Rules
 from eisv_lumen.student import TrajectoryModel
-from eisv_lumen.vocabulary import N_CLASSES, N_SHAPES, N_TOKENS, STATE_MAX, TOKENS
+from eisv_lumen.vocabulary import AFFINITY, N_CLASSES, N_SHAPES, N_TOKENS, STATE_MAX, TOKENS
 from eisv_lumen.windows import Windows, summaries
 from hub.onnx_opset import opset_of
 from tests.student_folders import synthetic_windows, write_inputs
@@ -225,6 +225,42 @@ def test_the_graph_says_what_scikit_learn_says(graph, forest, seed, loudness):
     assert same.mean() > 0.5 and expression.is_legal(found["token_ids"]).all()
     for name in ("token_probs", "lumen_ids", "confidence"):
         np.testing.assert_allclose(found[name][same], expected[name].numpy()[same], atol=1e-5)
+
+
+def test_every_expression_is_said_with_its_probability(labelled, tmp_path):
+    # Of a teacher to whom nothing is equally likely.
+    windows, unlike = labelled["train"][0].windows, random_factors(np.random.default_rng(1), 270)
+    forest = fit(Lesson(features(windows), unlike.to_array()), 2, 9, ForestSettings(seed=0))
+    export(forest, tmp_path / "model.onnx")
+    graph, wanted, window = session(tmp_path / "model.onnx"), expression.all_sequences(), windows[0]
+    feed = {
+        name: np.repeat(values.numpy(), len(wanted), axis=0) for name, values in inputs_of(window).items()
+    }
+    feed["noise"] = np.full((len(wanted), 3, N_CLASSES), -40, np.float32)
+    np.put_along_axis(feed["noise"], wanted[..., None], 40, axis=2)
+    outputs = ["token_ids", "token_probs", "lumen_ids", "shape_probs", "confidence"]
+    ids, probs, words, shapes, confidence = graph.run(outputs, feed)
+    assert (ids == wanted).all() and (words == expression.lumen_ids(wanted)).all()
+    np.testing.assert_allclose(probs.sum(axis=2), 1, atol=1e-5)
+    found = np.take_along_axis(probs, wanted[..., None], axis=2)[..., 0].prod(axis=1)
+    exact = forest.factors(window).distribution()
+    expected = [exact.probability(row[None])[0] for row in wanted]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
+    coherent = [AFFINITY[:, [i for i in row if i < N_TOKENS]].mean(axis=1) @ shapes[0] for row in wanted]
+    np.testing.assert_allclose(confidence, coherent, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [(0, 0, 0, 0), (0, 0, 3, 0), (2, 0, 0, 1), (1, 1, 0, 0), (1e-3, 1e5, 0, 1)])
+def test_where_no_time_passes_the_graph_hears_what_was_taught(graph, forest, steps):
+    states = np.random.default_rng(0).random((1, 5, 4)) * STATE_MAX
+    windows = Windows.of(states, np.cumsum([[0.0, *steps]], axis=1))
+    inputs = inputs_of(windows)
+    noise = torch.zeros(1, 3, N_CLASSES)
+    expected = Reference(forest)(**inputs, noise=noise)
+    feed = {name: values.numpy() for name, values in inputs.items()} | {"noise": noise.numpy()}
+    found = dict(zip(expected, graph.run(list(expected), feed), strict=True))
+    for name in ("shape_probs", "pattern_probs", "embedding"):
+        np.testing.assert_allclose(found[name], expected[name].numpy(), atol=1e-5)
 
 
 def test_gumbel_noise_draws_from_the_forests_distribution(folder, labelled):

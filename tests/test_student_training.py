@@ -434,6 +434,20 @@ def test_a_killed_training_goes_on_from_its_checkpoint(training, tmp_path):
     assert taken.taken == list(range(5, 13))
 
 
+def test_a_killed_listening_goes_on_with_the_next_part(training, tmp_path, monkeypatch):
+    monkeypatch.setattr(listening, "_PART", 128)
+    smoke = configuration.load(CONFIGS / "student-smoke.yaml", StudentSettings)
+    smoke = replace(smoke, listening=replace(smoke.listening, windows=512, passes=2, batch_size=64))
+    batches, whole, again, taken = batches_of(training), untrained(), untrained(seed=9), Steps()
+    listen(whole, batches, smoke, tmp_path / "whole", [])
+    with pytest.raises(KeyboardInterrupt):  # in the third of four parts of four steps
+        listen(untrained(), batches, smoke, tmp_path / "killed", [Kill(at=10)])
+    listen(again, batches, smoke, tmp_path / "killed", [taken])
+    assert taken.taken == list(range(9, 17))
+    heard = [(name, tensor) for name, tensor in whole.state_dict().items() if "summary" in name]
+    assert heard and all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in heard)
+
+
 def test_the_whole_stage_in_small(folders, tmp_path, capsys):
     dataset, labels, teacher = folders
     out = tmp_path / "student"

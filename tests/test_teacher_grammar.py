@@ -29,7 +29,8 @@ from training.pretrain_base import ModelSettings, new_model, train_tokenizer
 from training.soft_targets import SoftTargets
 
 word_tokenizer = functools.cache(lambda: train_tokenizer(1100, 0))
-word_grammar = functools.cache(lambda form: AnswerGrammar(word_tokenizer(), form))
+grammar_of = functools.cache(AnswerGrammar)
+"""Of a tokenizer, in a form; nothing changes a grammar."""
 SIZES = ModelSettings(hidden_size=32, layers=2, heads=2, kv_heads=1, head_dim=16, intermediate_size=48)
 
 
@@ -54,7 +55,7 @@ def byte_tokenizer():
 
 @pytest.fixture(scope="module", params=["words", "bytes"])
 def speaker(request):
-    tokenizer = train_tokenizer(1100, 0) if request.param == "words" else byte_tokenizer()
+    tokenizer = word_tokenizer() if request.param == "words" else byte_tokenizer()
     torch.manual_seed(1)
     model = new_model(SIZES, tokenizer).eval()
     for parameter in model.parameters():
@@ -84,7 +85,7 @@ def naive_log_probability(model, prompt, sequence, sequences):
 @pytest.mark.parametrize("form", FORMS)
 def test_exact_distributions_equal_naive_scoring(speaker, form):
     model, tokenizer = speaker
-    grammar = AnswerGrammar(tokenizer, form)
+    grammar = grammar_of(tokenizer, form)
     given = prompts(tokenizer, form, 3)
     given[1] = [*given[1][:-1], *given[2][-9:]]
     assert len({len(prompt) for prompt in given}) > 1, "prompts of different lengths are padded"
@@ -100,7 +101,7 @@ def test_exact_distributions_equal_naive_scoring(speaker, form):
 
 def test_distributions_are_complete_and_legal(speaker):
     model, tokenizer = speaker
-    distribution, _ = ExpressionScorer(model, AnswerGrammar(tokenizer, "design")).score(
+    distribution, _ = ExpressionScorer(model, grammar_of(tokenizer, "design")).score(
         prompts(tokenizer, "design")
     )
     for part, legal in (
@@ -115,7 +116,7 @@ def test_distributions_are_complete_and_legal(speaker):
 
 def test_a_prompt_is_scored_alike_in_any_company(speaker):
     model, tokenizer = speaker
-    scorer = ExpressionScorer(model, AnswerGrammar(tokenizer, "design"))
+    scorer = ExpressionScorer(model, grammar_of(tokenizer, "design"))
     given = prompts(tokenizer, "design")
     together, hidden = scorer.score(given)
     alone, hidden_alone = scorer.score([given[2]])
@@ -126,7 +127,7 @@ def test_a_prompt_is_scored_alike_in_any_company(speaker):
 def test_what_was_read_of_the_prompts_is_not_kept_when_the_model_changes(speaker):
     """Keys and values belong to one model and one beginning: another of either is read afresh."""
     model, tokenizer = speaker
-    scorer = ExpressionScorer(model, AnswerGrammar(tokenizer, "design"))
+    scorer = ExpressionScorer(model, grammar_of(tokenizer, "design"))
     given = prompts(tokenizer, "design", 2)
     before, _ = scorer.score(given)
     weight = model.get_decoder().layers[0].self_attn.v_proj.weight
@@ -158,7 +159,7 @@ def adapted(model, seed):
 
 def test_an_adapter_that_is_switched_or_merged_is_read_afresh(speaker):
     model, tokenizer = speaker
-    grammar, given = AnswerGrammar(tokenizer, "design"), prompts(tokenizer, "design", 3)
+    grammar, given = grammar_of(tokenizer, "design"), prompts(tokenizer, "design", 3)
     plain, _ = ExpressionScorer(model, grammar).score(given)
     peft = adapted(model, 1)
     peft.add_adapter("other", peft.peft_config["default"])
@@ -181,7 +182,7 @@ def test_another_precision_is_read_afresh(speaker):
     """Keys and values of one dtype cannot be attended to in another."""
     model, tokenizer = speaker
     model = copy.deepcopy(model)
-    scorer = ExpressionScorer(model, AnswerGrammar(tokenizer, "design"))
+    scorer = ExpressionScorer(model, grammar_of(tokenizer, "design"))
     given = prompts(tokenizer, "design", 3)
     single, _ = scorer.score(given)
     model.to(torch.float64)
@@ -196,7 +197,7 @@ def test_another_precision_is_read_afresh(speaker):
 def test_another_device_is_read_afresh(speaker):
     model, tokenizer = speaker
     model = copy.deepcopy(model)
-    scorer = ExpressionScorer(model, AnswerGrammar(tokenizer, "design"))
+    scorer = ExpressionScorer(model, grammar_of(tokenizer, "design"))
     here, _ = scorer.score(prompts(tokenizer, "design", 3))
     model.to("cuda")
     there, _ = scorer.score(prompts(tokenizer, "design", 3))
@@ -212,7 +213,7 @@ def test_another_tokenizers_grammar_is_refused_or_read_afresh(speaker):
         with pytest.raises(ConfigurationError, match="tokenizer"):
             ExpressionScorer(model, grammar)
         return
-    own = ExpressionScorer(model, AnswerGrammar(tokenizer, "design"))
+    own = ExpressionScorer(model, grammar_of(tokenizer, "design"))
     before, _ = own.score(prompts(tokenizer, "design", 2))
     ExpressionScorer(model, grammar).score(prompts(other, "design", 2))
     after, _ = own.score(prompts(tokenizer, "design", 2))
@@ -222,7 +223,7 @@ def test_another_tokenizers_grammar_is_refused_or_read_afresh(speaker):
 def test_the_side_of_padding_changes_nothing(speaker):
     """Prompts come without padding; what the scorer adds itself is seen by no one."""
     model, tokenizer = speaker
-    scorer = ExpressionScorer(model, AnswerGrammar(tokenizer, "design"), batch_size=3)
+    scorer = ExpressionScorer(model, grammar_of(tokenizer, "design"), batch_size=3)
     side, found = tokenizer.padding_side, {}
     for tokenizer.padding_side in ("left", "right"):
         found[tokenizer.padding_side], _ = scorer.score(prompts(tokenizer, "design", 3))
@@ -233,7 +234,7 @@ def test_the_side_of_padding_changes_nothing(speaker):
 def test_positions_are_a_prompts_own_whatever_is_shared(speaker):
     """The shared beginning is as long as the company allows: none of it, or all but a token."""
     model, tokenizer = speaker
-    scorer = ExpressionScorer(model, AnswerGrammar(tokenizer, "design"))
+    scorer = ExpressionScorer(model, grammar_of(tokenizer, "design"))
     prompt = prompts(tokenizer, "design", 1)[0]
     alone, state = scorer.score([prompt])
     for company in ([*prompt, *prompt[5:40]], [prompt[1], *prompt[2:9]], prompt[: len(prompt) // 2], prompt):
@@ -245,7 +246,7 @@ def test_positions_are_a_prompts_own_whatever_is_shared(speaker):
 def test_scoring_leaves_the_model_as_it_was(speaker):
     model, tokenizer = speaker
     model = copy.deepcopy(model)
-    grammar, given = AnswerGrammar(tokenizer, "design"), prompts(tokenizer, "design", 2)
+    grammar, given = grammar_of(tokenizer, "design"), prompts(tokenizer, "design", 2)
     before = ask(model, tokenizer, grammar, given, constrained=True, seed=1).texts
     attention = model.config._attn_implementation
 
@@ -292,7 +293,7 @@ BUILDS = {
 def test_models_of_any_build_are_scored_as_naively(build):
     tokenizer = word_tokenizer()
     model = of_build(build, tokenizer)
-    grammar, given = AnswerGrammar(tokenizer, "card"), prompts(tokenizer, "card", 3)
+    grammar, given = grammar_of(tokenizer, "card"), prompts(tokenizer, "card", 3)
     distribution, hidden = ExpressionScorer(model, grammar).score(given)
     for index in (5, 700, 2900):
         naive = naive_log_probability(model, given[1], grammar.lines[index], grammar.lines)
@@ -313,7 +314,7 @@ def forced(grammar):
 def test_the_quick_reader_reads_what_the_models_own_code_reads(build, form):
     tokenizer = word_tokenizer()
     model = of_build(build, tokenizer)
-    scorer = ExpressionScorer(model, word_grammar(form))
+    scorer = ExpressionScorer(model, grammar_of(word_tokenizer(), form))
     ids = torch.tensor([prompts(tokenizer, form, 1)[0][:40], prompts(tokenizer, form, 2)[1][:40]])
     assert llama_tree.reads(model.get_decoder())
     for shared in (0, 1, 9):
@@ -336,7 +337,7 @@ def test_a_model_that_does_more_than_its_build_says_is_read_by_its_own_code():
     """What hangs on a layer is not seen by the quick reader, and would be left out without a word."""
     tokenizer = word_tokenizer()
     model = of_build("llama", tokenizer)
-    grammar, given = AnswerGrammar(tokenizer, "card"), prompts(tokenizer, "card", 2)
+    grammar, given = grammar_of(tokenizer, "card"), prompts(tokenizer, "card", 2)
     before, _ = ExpressionScorer(model, grammar).score(given)
     model.model.layers[0].register_forward_hook(lambda module, inputs, out: 1.5 * out)
     after, _ = ExpressionScorer(model, grammar).score(given)
@@ -350,7 +351,7 @@ def test_a_model_that_does_more_than_its_build_says_is_read_by_its_own_code():
 def test_a_model_whose_head_is_not_all_there_is_to_a_logit_is_refused(build, extra, monkeypatch):
     monkeypatch.setitem(BUILDS, build, extra)
     tokenizer = word_tokenizer()
-    scorer = ExpressionScorer(of_build(build, tokenizer), AnswerGrammar(tokenizer, "card"))
+    scorer = ExpressionScorer(of_build(build, tokenizer), grammar_of(tokenizer, "card"))
     with pytest.raises(ConfigurationError, match="whose logits are not its last states times its head"):
         scorer.score(prompts(tokenizer, "card", 2))
 
@@ -363,7 +364,7 @@ def test_layers_that_see_a_part_of_the_prompt_are_left_to_the_models_own_code():
 
 def test_two_hundred_windows_are_scored_as_naively():
     """Prompts of several lengths, in many batches; every expression of some, one of every window."""
-    tokenizer, count, grammar = word_tokenizer(), 200, word_grammar("design")
+    tokenizer, count, grammar = word_tokenizer(), 200, grammar_of(word_tokenizer(), "design")
     torch.manual_seed(6)
     model = new_model(SIZES, tokenizer).eval()
     for parameter in model.parameters():
@@ -402,7 +403,7 @@ def test_any_model_at_any_temperature_answers_legally_under_constraint(
     answers = ask(
         model,
         tokenizer,
-        word_grammar(form),
+        grammar_of(word_tokenizer(), form),
         asked,
         constrained=True,
         greedy=greedy,
@@ -417,7 +418,7 @@ def test_what_a_model_folder_says_of_sampling_does_not_colour_its_draws(speaker)
     """Qwen3's folder asks for top-k 20, others for penalties: those would not be the model's own answers."""
     model, tokenizer = speaker
     model = copy.deepcopy(model)
-    grammar, asked = AnswerGrammar(tokenizer, "card"), prompts(tokenizer, "card")
+    grammar, asked = grammar_of(tokenizer, "card"), prompts(tokenizer, "card")
     plain = [
         ask(model, tokenizer, grammar, asked, constrained=True, greedy=greedy, seed=3).texts
         for greedy in (False, True)
@@ -435,7 +436,7 @@ def test_what_a_model_folder_says_of_sampling_does_not_colour_its_draws(speaker)
 @pytest.mark.parametrize("form", FORMS)
 def test_constrained_answers_are_always_legal(speaker, form):
     model, tokenizer = speaker
-    grammar = AnswerGrammar(tokenizer, form)
+    grammar = grammar_of(tokenizer, form)
     answers = ask(model, tokenizer, grammar, prompts(tokenizer, form), constrained=True, seed=2)
     assert answers.valid.all(), answers.texts
     free = ask(model, tokenizer, grammar, prompts(tokenizer, form), constrained=False, seed=2)
@@ -444,7 +445,7 @@ def test_constrained_answers_are_always_legal(speaker, form):
 
 def test_constrained_draws_follow_the_exact_distribution(speaker):
     model, tokenizer = speaker
-    grammar = AnswerGrammar(tokenizer, "card")
+    grammar = grammar_of(tokenizer, "card")
     prompt = prompts(tokenizer, "card", 1)
     distribution, _ = ExpressionScorer(model, grammar).score(prompt)
     drawn = ask(model, tokenizer, grammar, prompt * 400, constrained=True, seed=5, batch_size=400)
@@ -455,7 +456,7 @@ def test_constrained_draws_follow_the_exact_distribution(speaker):
 @pytest.mark.parametrize("form", FORMS)
 def test_the_grammar_allows_every_legal_answer_and_nothing_else(speaker, form):
     _, tokenizer = speaker
-    grammar = AnswerGrammar(tokenizer, form)
+    grammar = grammar_of(tokenizer, form)
     for answer in grammar.answers[::97]:
         for place, token in enumerate(answer):
             assert token in grammar.allowed_after(answer[:place])
@@ -465,7 +466,7 @@ def test_the_grammar_allows_every_legal_answer_and_nothing_else(speaker, form):
 
 def test_soft_targets_are_the_rules_own_probabilities(speaker):
     _, tokenizer = speaker
-    grammar, rules = AnswerGrammar(tokenizer, "design"), Rules().distribution()
+    grammar, rules = grammar_of(tokenizer, "design"), Rules().distribution()
     soft = SoftTargets.of(grammar, rules)
     index = 1234
     path = grammar.trie.path(int(grammar.trie.leaf[index]))
@@ -501,8 +502,8 @@ def test_the_template_writes_conversations_as_the_corpus_does(speaker):
 
 
 def test_words_of_the_domain_are_single_tokens():
-    tokenizer = train_tokenizer(1100, 0)
-    grammar = AnswerGrammar(tokenizer, "design")
+    tokenizer = word_tokenizer()
+    grammar = grammar_of(tokenizer, "design")
     assert max(map(len, grammar.answers)) <= 13
     assert max(len(prompt) for prompt in prompts(tokenizer, "design")) < 90
 

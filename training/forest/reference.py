@@ -8,8 +8,8 @@ from eisv_lumen.distribution import ExpressionDistribution
 from eisv_lumen.expression import lumen_ids
 from eisv_lumen.vocabulary import AFFINITY, N_CLASSES, N_TOKENS, PAD
 from eisv_lumen.windows import Windows
+from training.forest.decoding import pieces
 from training.forest.fitting import Forest, features
-from training.forest.graph import pieces
 
 
 class Reference:
@@ -24,6 +24,8 @@ class Reference:
         factors = self.forest.factors(windows)
         ids, probs = decode(factors.distribution(), noise.numpy())
         affine = np.pad(AFFINITY, [(0, 0), (0, N_CLASSES - N_TOKENS)])
+        above, below = pieces()
+        labels = self.forest.labels(features(windows))
         fitting = np.take_along_axis(factors.shapes @ affine, ids, axis=1).sum(axis=1)
         answer = {
             "shape_probs": factors.shapes,
@@ -32,7 +34,7 @@ class Reference:
             "token_probs": probs,
             "lumen_ids": lumen_ids(ids),
             "confidence": fitting / (ids < N_TOKENS).sum(axis=1),
-            "embedding": self.forest.labels(features(windows)) @ pieces(),
+            "embedding": (labels @ above) / (labels @ below),
         }
         return {name: torch.from_numpy(_as_graph(values)) for name, values in answer.items()}
 

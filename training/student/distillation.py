@@ -13,6 +13,7 @@ from torch.utils.data import Sampler, WeightedRandomSampler
 from transformers import Trainer, TrainingArguments
 
 from eisv_lumen.vocabulary import MAX_TOKENS, N_TOKENS
+from training.pretrain_base import last_checkpoint
 from training.student.batches import Batches, WindowIndices
 from training.student.listening import Audience, Listening, Order
 from training.student.modeling_eisv_lumen import TrajectoryTransformer
@@ -159,6 +160,7 @@ def listen(
     """Teach summary and shape head first: cheap steps, so that distillation starts where shapes are heard."""
     stage, model, checkpoints = settings.listening, Listening(student), scratch / "listening"
     with Audience(student, batches, settings) as audience:
+        audience.order.first = _steps_taken(last_checkpoint(checkpoints)) // audience.steps_per_part
         _train(
             model,
             list(model.parameters()),
@@ -171,7 +173,7 @@ def listen(
             per_device_train_batch_size=stage.batch_size,
             learning_rate=stage.learning_rate,
             weight_decay=settings.weight_decay,
-            save_steps=audience.steps,
+            save_steps=audience.steps_per_part,
         )
 
 
@@ -224,8 +226,6 @@ def _train(
 ) -> None:
     from transformers import PrinterCallback
 
-    from training.pretrain_base import last_checkpoint
-
     newest = last_checkpoint(checkpoints)
     if newest is not None and _steps_taken(newest) >= arguments["max_steps"]:
         # The Trainer would take one step more.
@@ -261,7 +261,10 @@ def _train(
         # About ordering checkpoints by number instead of time, which is the order wanted.
         warnings.filterwarnings("ignore", message="mtime may not be reliable")
         trainer.train(resume_from_checkpoint=newest)
+    model.cpu()  # where all that follows looks for it
 
 
-def _steps_taken(checkpoint: str) -> int:
+def _steps_taken(checkpoint: str | None) -> int:
+    if checkpoint is None:
+        return 0
     return int(json.loads((Path(checkpoint) / "trainer_state.json").read_text("utf-8"))["global_step"])

@@ -5,6 +5,7 @@ listens to it, and nothing learned comes before it: it is computed once per wind
 heard several times.
 """
 
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,19 +42,25 @@ class Listening(nn.Module):
 
 
 class Order(torch.utils.data.Sampler[int]):
-    """Numbers of windows in the order heard: each part so many times, shuffled anew, before the next."""
+    """Numbers of windows in the order heard: each part so many times, shuffled anew, before the next.
 
-    def __init__(self, parts: int, size: int, passes: int) -> None:
-        self.parts, self.size, self.passes = parts, size, passes
+    Attributes:
+        first: Part to begin with, when a training goes on.
+    """
+
+    def __init__(self, parts: int, size: int, passes: int, seed: int) -> None:
+        self.parts, self.size, self.passes, self.seed = parts, size, passes, seed
+        self.first = 0
 
     def __iter__(self) -> Iterator[int]:
-        """All numbers, `passes` times each."""
-        for part in range(self.parts):
-            for _ in range(self.passes):
-                yield from (part * self.size + torch.randperm(self.size)).tolist()
+        """The numbers of all parts from the first one on, `passes` times each."""
+        for part in range(self.first, self.parts):
+            for turn in range(self.passes):
+                shuffled = np.random.default_rng((self.seed, part, turn)).permutation(self.size)
+                yield from (part * self.size + shuffled).tolist()
 
     def __len__(self) -> int:
-        """How many numbers come."""
+        """How many numbers come from all parts."""
         return self.parts * self.size * self.passes
 
 
@@ -71,9 +78,11 @@ class Audience:
         stage = settings.listening
         size = min(_PART, stage.windows)
         size = -(-size // stage.batch_size) * stage.batch_size
-        self.order = Order(-(-stage.windows // size), size, stage.passes)
+        self.order = Order(-(-stage.windows // size), size, stage.passes, settings.seed)
         self.steps = len(self.order) // stage.batch_size
-        self._student, self._batches, self._seed = student, batches, settings.seed
+        self.steps_per_part = size * stage.passes // stage.batch_size
+        # A copy stays on the CPU, wherever the student is trained.
+        self._student, self._batches, self._seed = copy.deepcopy(student), batches, settings.seed
         chances = batches.chances(balance=settings.balance, real_share=settings.real_share)
         self._up_to = chances.cumsum()
         self._threads = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1))
