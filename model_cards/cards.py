@@ -199,23 +199,27 @@ def teacher_card(folders: Folders, names: ReleaseNames) -> str:
 
 
 def student_card(folders: Folders, names: ReleaseNames) -> str:
-    """Card of a student folder; its table and `model-index` come from the evaluation folder."""
+    """Card of a student folder, transformer or forest; table and `model-index` are the evaluation's."""
     folder, evaluation = _folder(folders, "student"), Evaluation.read(_folder(folders, "evaluation"))
     manifest, metrics = Manifest.read(folder, kind="student"), artifact.read_metrics(folder)
+    forest = manifest.configuration.get("model") == "forest"
     gate = required(metrics, "gate_2", folder)
     measured, parity = metrics.get("evaluation") or {}, metrics.get("parity") or {}
     front_matter = ModelFrontMatter(
         license=_LICENSE,
-        library_name="transformers",
+        library_name="onnx" if forest else "transformers",
         pipeline_tag="tabular-classification",
         language=_LANGUAGE,
         datasets=(names.repo("dataset"),),
         tags=(*_TAGS, "onnx", "distillation", "time-series"),
-        model_index=_model_index(evaluation, "Student", "tabular-classification", names, "student"),
+        model_index=_model_index(
+            evaluation, "Forest" if forest else "Student", "tabular-classification", names, "student"
+        ),
     )
     values = {
         **_model_values(evaluation, names, manifest),
         "repo": names.repo("student"),
+        "forest": forest,
         "int8_path": STUDENT.int8,
         "gate_confidence": GATE,
         "parameters": metrics.get("parameters"),
@@ -225,7 +229,7 @@ def student_card(folders: Folders, names: ReleaseNames) -> str:
         "early": early_grid(measured),
         "rough": rough_grid(measured),
         "recall": recall_grid(measured),
-        "parity": parity_grid(parity),
+        "parity": parity_grid(parity, "the trees in Python" if forest else "torch"),
         "parity_passed": parity.get("passed"),
         "parity_n": parity.get("n"),
         "cost": cost_grid(metrics),

@@ -47,8 +47,8 @@ def gate_notes(gate: Mapping[str, Any]) -> list[Fact]:
     ]
 
 
-def parity_grid(parity: Mapping[str, Any]) -> Grid:
-    """The exported graphs against torch, with the tolerance of each where there is one."""
+def parity_grid(parity: Mapping[str, Any], reference: str) -> Grid:
+    """The exported graphs against what they were made from, with the tolerance of each where there is one."""
     graphs = {name: parity[key] for key, name in _GRAPHS.items() if isinstance(parity.get(key), Mapping)}
     metrics = dict.fromkeys(
         name for graph in graphs.values() for name, value in graph.items() if isinstance(value, float | int)
@@ -58,7 +58,7 @@ def parity_grid(parity: Mapping[str, Any]) -> Grid:
         for metric in metrics
         if metric != "passed"
     ]
-    return Grid(("compared with torch", *graphs), tuple(rows) if graphs else ())
+    return Grid((f"compared with {reference}", *graphs), tuple(rows) if graphs else ())
 
 
 def early_grid(evaluation: Mapping[str, Any]) -> Grid:

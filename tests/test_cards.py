@@ -417,6 +417,20 @@ def test_names_from_logs_cannot_break_the_card(folders):
     assert any("evil" in alt for alt, _ in images)
 
 
+def test_a_forest_in_the_students_place_has_its_own_figures_and_no_weights(folders, tmp_path):
+    forest = make(tmp_path / "forest", "student", copy.deepcopy(STUDENT_METRICS), {}, {"model": "forest"})
+    table = copy.deepcopy(EVALUATION_METRICS)
+    for part in table["table"].values():
+        part["Forest"] = {**part["Student"], "coherence": cell(0.8123)}
+    evaluation = make(tmp_path / "evaluated", "evaluation", table, {}, {})
+    text = CARDS["student"](Folders(student=forest, evaluation=evaluation), ReleaseNames())
+    coherence = {r.metric_value for r in ModelCard(text).data.eval_results if r.metric_type == "coherence"}
+    assert coherence == {0.8123}
+    assert "library_name: onnx" in text and "decision trees" in text and "the trees in Python" in text
+    for untrue in ("modelling file", "AutoModel", "compared with torch"):
+        assert untrue not in text
+
+
 def test_figures_not_measured_are_not_shown(folders, tmp_path):
     metrics = {"gate_2": {"passed": False}}
     bare = make(tmp_path / "bare", "student", metrics, {}, {})

@@ -232,7 +232,7 @@ def _train(
         model.load_state_dict(load_file(Path(newest) / "model.safetensors"))
         return
     optimizer = torch.optim.AdamW(
-        parameters, lr=arguments["learning_rate"], weight_decay=arguments["weight_decay"]
+        parameters, lr=arguments["learning_rate"], weight_decay=arguments["weight_decay"], fused=True
     )
     trainer = StudentTrainer(
         model=model,
