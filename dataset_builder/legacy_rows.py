@@ -173,7 +173,7 @@ class LegacyRows:
                     lacking = [name for name in LEGACY.names if name not in file.schema_arrow.names]
                     if lacking:
                         raise _refused(path.name, f"no column {', '.join(lacking)}", "the published schema")
-                    yield from file.iter_batches(_BATCH, columns=list(columns))
+                    yield from file.iter_batches(_BATCH, columns=list(columns), use_threads=False)
             except (pa.ArrowException, OSError) as error:
                 raise _refused(path.name, str(error), "a Parquet file that can be read") from error
 

@@ -304,7 +304,7 @@ def _complete(windows: Windows) -> bool:
     of it than the arrays' own `all` does. NaN compares False.
     """
     states, times, mask, count = windows.states, windows.times, windows.mask, np.count_nonzero
-    return (
+    return bool(
         MIN_STATES <= mask.shape[1] <= WINDOW_LENGTH
         and count(mask) == mask.size
         and count((states >= 0.0) & (states <= STATE_MAX)) == states.size

@@ -203,6 +203,7 @@ def student_card(folders: Folders, names: ReleaseNames) -> str:
     folder, evaluation = _folder(folders, "student"), Evaluation.read(_folder(folders, "evaluation"))
     manifest, metrics = Manifest.read(folder, kind="student"), artifact.read_metrics(folder)
     forest = manifest.configuration.get("model") == "forest"
+    voice = "Forest" if forest else "Student"
     gate = required(metrics, "gate_2", folder)
     measured, parity = metrics.get("evaluation") or {}, metrics.get("parity") or {}
     front_matter = ModelFrontMatter(
@@ -212,9 +213,7 @@ def student_card(folders: Folders, names: ReleaseNames) -> str:
         language=_LANGUAGE,
         datasets=(names.repo("dataset"),),
         tags=(*_TAGS, "onnx", "distillation", "time-series"),
-        model_index=_model_index(
-            evaluation, "Forest" if forest else "Student", "tabular-classification", names, "student"
-        ),
+        model_index=_model_index(evaluation, voice, "tabular-classification", names, "student"),
     )
     values = {
         **_model_values(evaluation, names, manifest),
@@ -307,6 +306,12 @@ def _model_values(evaluation: Evaluation, names: ReleaseNames, manifest: Manifes
 def _model_index(
     evaluation: Evaluation, voice: str, task_type: str, names: ReleaseNames, kind: str
 ) -> tuple[dict[str, Any], ...]:
+    if not any(voice in rows for rows in evaluation.tables.values()):
+        raise ArtifactError(
+            found=f"an evaluation without a row named {voice}",
+            expected="one in which this model was measured",
+            next="run python -m training.evaluate again, with --forest for a forest",
+        )
     index = evaluation.model_index(
         voice, model_name=getattr(names, kind), task_type=task_type, dataset=names.repo("dataset")
     )

@@ -423,6 +423,8 @@ def test_a_forest_in_the_students_place_has_its_own_figures_and_no_weights(folde
     for part in table["table"].values():
         part["Forest"] = {**part["Student"], "coherence": cell(0.8123)}
     evaluation = make(tmp_path / "evaluated", "evaluation", table, {}, {})
+    with pytest.raises(ArtifactError, match="without a row named Forest"):
+        CARDS["student"](Folders(student=forest, evaluation=folders.evaluation), ReleaseNames())
     text = CARDS["student"](Folders(student=forest, evaluation=evaluation), ReleaseNames())
     coherence = {r.metric_value for r in ModelCard(text).data.eval_results if r.metric_type == "coherence"}
     assert coherence == {0.8123}

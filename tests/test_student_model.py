@@ -94,10 +94,24 @@ def test_states_that_are_masked_out_are_not_heard(folder):
     np.testing.assert_allclose(found.shape_probs, model.infer(complete).shape_probs, atol=1e-4)
 
 
+def with_mask(present):
+    complete = window(len(present))
+    return Windows.of(complete.states[0], complete.times[0], np.array(present, bool))
+
+
+def test_a_gap_of_finite_values_is_not_heard_either(folder):
+    model = TrajectoryModel.from_pretrained(folder, precision="fp32")
+    states, times = np.random.default_rng(0).uniform(0, 0.3, (20, 4)), np.arange(20) * 2.0
+    present = np.arange(20) % 7 != 3
+    gappy, bare = Windows.of(states, times, present), Windows.of(states[present], times[present])
+    np.testing.assert_array_equal(model.infer(gappy).shape_probs, model.infer(bare).shape_probs)
+
+
 @pytest.mark.parametrize(
     "bad",
     [
         lambda: window(3),
+        lambda: with_mask([True] * 3 + [False] * 17),
         lambda: window(21),
         lambda: window(states=np.full((20, 4), np.nan)),
         lambda: window(states=np.full((20, 4), np.inf)),

@@ -152,6 +152,23 @@ def test_real_windows_are_drawn_at_least_as_often_as_asked(found, expected):
     assert weights.sum() == pytest.approx(1)
 
 
+def test_windows_made_beside_the_datasets_are_not_taken_for_real_ones(training):
+    split, labels = training
+    recorded = replace(split, provenance=np.where(np.arange(len(split)) < 20, "real", "synthetic"))
+    more = supplement(split.windows, split.shapes, 600, np.random.default_rng(0))
+    batches = Batches(recorded, labels, AugmentationSettings(), prefixes=2, more=more)
+    assert len(batches.shapes) == len(batches.real) > len(split) and batches.real.sum() == 20
+    drawn = []
+    batches.of_shapes = lambda rows, generator: (
+        drawn.extend(rows) or (batches.windows[rows], batches.shapes[rows])
+    )
+    smoke = configuration.load(CONFIGS / "student-smoke.yaml", StudentSettings)
+    smoke = replace(smoke, real_share=0.5, listening=replace(smoke.listening, windows=2000))
+    with Audience(untrained(), batches, smoke) as audience:
+        audience([0])
+    assert batches.real[drawn].mean() == pytest.approx(0.5, abs=0.05)
+
+
 def audience_of(training, model, **changes):
     smoke = configuration.load(CONFIGS / "student-smoke.yaml", StudentSettings)
     stage = replace(smoke.listening, windows=700, passes=2, batch_size=64)
@@ -162,7 +179,7 @@ def test_listening_hears_each_window_as_often_as_asked_and_nothing_else(training
     monkeypatch.setattr(listening, "_PART", 256)
     with audience_of(training, untrained()) as audience:
         order = list(audience.order)
-        assert len(order) == 2 * 768 and audience.steps == 24  # whole batches, whole parts
+        assert len(order) == 2 * 768 and audience.steps == 24  # 700 windows in three parts of whole batches
         assert np.array_equal(np.bincount(order), np.full(768, 2))
         parts = np.array(order).reshape(-1, 64) // 256
         assert (np.ptp(parts, axis=1) == 0).all() and (np.diff(parts[:, 0]) >= 0).all()
@@ -442,6 +459,9 @@ def test_a_killed_listening_goes_on_with_the_next_part(training, tmp_path, monke
     listen(whole, batches, smoke, tmp_path / "whole", [])
     with pytest.raises(KeyboardInterrupt):  # in the third of four parts of four steps
         listen(untrained(), batches, smoke, tmp_path / "killed", [Kill(at=10)])
+    torn = tmp_path / "killed" / "listening" / "checkpoint-12"  # by a kill while it was written
+    torn.mkdir()
+    (torn / "trainer_state.json").write_text('{"global_step": 1')
     listen(again, batches, smoke, tmp_path / "killed", [taken])
     assert taken.taken == list(range(9, 17))
     heard = [(name, tensor) for name, tensor in whole.state_dict().items() if "summary" in name]

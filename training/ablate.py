@@ -136,5 +136,7 @@ def _students_in(path: Path, of_what: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Of several GPUs the Trainer would make larger batches than the stages mean.
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     exit_with_reason(main)

@@ -6,6 +6,7 @@ The result is an ordinary transformers model folder.
 """
 
 import argparse
+import json
 import os
 import time
 from dataclasses import dataclass
@@ -261,12 +262,19 @@ def new_model(sizes: ModelSettings, tokenizer: Any) -> Any:
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest complete checkpoint of a killed run, or None."""
-    from transformers.trainer_utils import get_last_checkpoint
+    """The newest complete checkpoint of a killed run, or None; a kill may have torn a newer one."""
+    return max(
+        (str(found) for found in folder.glob("checkpoint-*") if _steps(found)), key=_steps, default=None
+    )
 
-    found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    # The Trainer writes its state last.
-    return found if found and (Path(found) / "trainer_state.json").is_file() else None
+
+def _steps(checkpoint: str | Path) -> int:
+    """Steps taken until a checkpoint; 0 when it is not whole. The Trainer writes its state last."""
+    try:
+        state = json.loads((Path(checkpoint) / "trainer_state.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return 0
+    return int(state["global_step"])
 
 
 if __name__ == "__main__":

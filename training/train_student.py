@@ -246,6 +246,8 @@ def report(folder: Path) -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Of several GPUs the Trainer would make larger batches than the stages mean.
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     # Threads that spin while they wait make a step several times slower where other processes want the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     exit_with_reason(main)

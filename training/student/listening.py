@@ -73,19 +73,21 @@ class Audience:
         Args:
             student: Whose features are computed; none of its weights has a part in them.
             batches: Of which windows.
-            settings: How many windows, in batches of which size, drawn how. Parts are whole batches.
+            settings: How many windows, in batches of which size, drawn how. Parts are whole batches, which
+                makes a few windows more.
         """
         stage = settings.listening
-        size = min(_PART, stage.windows)
-        size = -(-size // stage.batch_size) * stage.batch_size
-        self.order = Order(-(-stage.windows // size), size, stage.passes, settings.seed)
+        parts = -(-stage.windows // _PART)
+        size = -(-stage.windows // (parts * stage.batch_size)) * stage.batch_size
+        self.order = Order(parts, size, stage.passes, settings.seed)
         self.steps = len(self.order) // stage.batch_size
         self.steps_per_part = size * stage.passes // stage.batch_size
         # A copy stays on the CPU, wherever the student is trained.
         self._student, self._batches, self._seed = copy.deepcopy(student), batches, settings.seed
         chances = batches.chances(balance=settings.balance, real_share=settings.real_share)
         self._up_to = chances.cumsum()
-        self._threads = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1))
+        beside = max(1, (os.cpu_count() or 1) - 1)
+        self._threads = ThreadPoolExecutor(beside, initializer=torch.set_num_threads, initargs=(1,))
         self._coming: dict[int, list[Future[Shown]]] = {}
         self._here = -1
         self._shown: Shown

@@ -65,7 +65,7 @@ class ListeningSettings:
     """The first stage, in which summary and shape head learn shapes alone; its steps cost a hundredth.
 
     Attributes:
-        windows: Fresh windows that it hears.
+        windows: Fresh windows that it hears, at least.
         passes: How often it hears each.
         batch_size: Windows per step.
         learning_rate: Largest learning rate of this stage.
@@ -140,6 +140,8 @@ class StudentSettings:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
+        for name in ("seed", "supplement", "weight_decay"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "a number of 0 or more")
         for name in ("steps", "batch_size", "save_steps", "parity_windows", "fit_windows"):
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
         require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "a number between 0 and 1")
